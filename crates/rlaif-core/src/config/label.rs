@@ -1,0 +1,156 @@
+//! `[label]` and `[[label.judges]]`.
+
+use serde::{Deserialize, Serialize};
+
+/// How a judge is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Two responses in one request; explanation then verdict (`openai`), or log-probs of the verdict tokens (`local`).
+    Pairwise,
+    /// log p(y | x, principle) − log p(y | x, opposite) per token; local judges only.
+    Contrastive,
+}
+
+/// What a judge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JudgeKind {
+    /// A model that this program loads itself; no network.
+    Local,
+    /// Any OpenAI-compatible chat completions endpoint.
+    Openai,
+}
+
+/// An example shown to a pairwise judge before the pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewShot {
+    /// What was asked.
+    pub prompt: String,
+    /// The response shown first.
+    pub first: String,
+    /// The response shown second.
+    pub second: String,
+    /// Why one is better.
+    pub explanation: Option<String>,
+    /// `first`, `second` or `tie`.
+    pub verdict: crate::records::Choice,
+}
+
+/// `[label]`: which pairs are judged, how, and what becomes of the verdicts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelConfig {
+    /// Unique random pairs a prompt, at most n·(n−1)/2. Default 4.
+    pub pairs_per_prompt: usize,
+    /// What a better response is better at, for pairwise judges. Default accuracy, clarity, helpfulness, safety.
+    pub criteria: Vec<String>,
+    /// Examples shown before the pair. Default none (Lee et al. 2023, table 2: they mostly hurt).
+    pub few_shot: Vec<FewShot>,
+    /// Share of pairs judged in both orders. Default 1.0: all. Pairs outside the share get one random order.
+    pub position_check_rate: f64,
+    /// |p − ½| below this is a tie. Default 0.02.
+    pub tie_margin: f64,
+    /// Train on pairs whose verdict changed with the order, with their averaged p. Default false.
+    pub keep_inconsistent: bool,
+    /// Train on ties, with p = ½. Default false.
+    pub keep_ties: bool,
+    /// The judges; their p are averaged. Default: one local contrastive judge of tone, see the quickstart.
+    pub judges: Vec<JudgeConfig>,
+    /// Stop before the judges of this run have cost more than this many dollars. Default none.
+    pub max_usd: Option<f64>,
+    /// Labelled pairs (`prompt`, `better`, `worse`) on which each judge's validity is shown before its labels are used.
+    /// Relative to the config file. Default none.
+    pub probe: Option<std::path::PathBuf>,
+}
+
+impl Default for LabelConfig {
+    fn default() -> Self {
+        Self {
+            pairs_per_prompt: 4,
+            criteria: ["accuracy", "clarity", "helpfulness", "safety"].map(String::from).to_vec(),
+            few_shot: Vec::new(),
+            position_check_rate: 1.0,
+            tie_margin: 0.02,
+            keep_inconsistent: false,
+            keep_ties: false,
+            judges: vec![JudgeConfig::default()],
+            max_usd: None,
+            probe: None,
+        }
+    }
+}
+
+/// `[[label.judges]]`: one judge. Fields that a kind does not use are refused by `validate()`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JudgeConfig {
+    /// Name in labels and reports. Default `judge`.
+    pub name: String,
+    /// `local` or `openai`. Default `local`.
+    pub kind: JudgeKind,
+    /// `pairwise` or `contrastive`. Default `contrastive` for local judges.
+    pub protocol: Protocol,
+    /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for `openai` the
+    /// endpoint's name of it. Default `policy`.
+    pub model: String,
+    /// Weight of this judge in the mean of p. Default 1.
+    pub weight: f64,
+
+    /// Contrastive: system prompt of the principle.
+    pub principle: Option<String>,
+    /// Contrastive: system prompt of its opposite.
+    pub opposite: Option<String>,
+    /// Contrastive: p = σ(difference of per-token log-ratios / temperature). Default 0.1.
+    pub temperature: f64,
+
+    /// openai: base URL up to and including `/v1`. Default `https://api.openai.com/v1`.
+    pub base_url: Option<String>,
+    /// openai: environment variable with the key; none for endpoints without one. Default `OPENAI_API_KEY` with the default URL.
+    pub api_key_env: Option<String>,
+    /// openai: requests in flight. Default 8.
+    pub max_concurrency: usize,
+    /// openai: retries of one request after failures that are worth one. Default 5.
+    pub max_retries: usize,
+    /// openai: seconds until a request is given up. Default 120.
+    pub timeout_seconds: f64,
+    /// openai: tokens for explanation and verdict. Default 512.
+    pub max_tokens: usize,
+    /// openai: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
+    pub sampling_temperature: Option<f64>,
+    /// openai: dollars per million prompt tokens. Required unless `allow_unknown_price`.
+    pub usd_per_million_input: Option<f64>,
+    /// openai: dollars per million completion tokens. Required unless `allow_unknown_price`.
+    pub usd_per_million_output: Option<f64>,
+    /// openai: dollars per million cached prompt tokens. Default: the input price.
+    pub usd_per_million_cached_input: Option<f64>,
+    /// openai: run although the price is unknown; the bill then says so instead of a sum. Default false.
+    pub allow_unknown_price: bool,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        Self {
+            name: "judge".into(),
+            kind: JudgeKind::Local,
+            protocol: Protocol::Contrastive,
+            model: "policy".into(),
+            weight: 1.0,
+            principle: None,
+            opposite: None,
+            temperature: 0.1,
+            base_url: None,
+            api_key_env: None,
+            max_concurrency: 8,
+            max_retries: 5,
+            timeout_seconds: 120.0,
+            max_tokens: 512,
+            sampling_temperature: Some(0.0),
+            usd_per_million_input: None,
+            usd_per_million_output: None,
+            usd_per_million_cached_input: None,
+            allow_unknown_price: false,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `rlaif.toml`: one struct a section, every field with its meaning and default.
+
+mod evaluate;
+mod generate;
+mod label;
+mod load;
+mod optim;
+mod policy;
+mod ppo;
+mod preference;
+mod run;
+mod validate;
+
+pub use evaluate::EvaluateConfig;
+pub use generate::GenerateConfig;
+pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol};
+pub use load::{ConfigError, Origin, Resolved};
+pub use optim::{LoraConfig, OptimConfig, Schedule};
+pub use policy::PolicyConfig;
+pub use ppo::{KlController, KlEstimator, PpoConfig, ScorePlacement};
+pub use preference::{DpoConfig, RewardConfig};
+pub use run::{PromptsConfig, RunConfig, Stage};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole of `rlaif.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The run: its name, folder, seed and stages.
+    pub run: RunConfig,
+    /// The supervised baseline that is tuned.
+    pub policy: PolicyConfig,
+    /// The prompts.
+    pub prompts: PromptsConfig,
+    /// Sampling of responses.
+    pub generate: GenerateConfig,
+    /// Labelling of pairs by judges.
+    pub label: LabelConfig,
+    /// The reward model.
+    pub reward: RewardConfig,
+    /// Proximal policy optimisation.
+    pub ppo: PpoConfig,
+    /// Direct preference optimisation.
+    pub dpo: DpoConfig,
+    /// Evaluation of tuned policies against the baseline.
+    pub evaluate: EvaluateConfig,
+}

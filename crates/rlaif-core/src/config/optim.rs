@@ -1,0 +1,83 @@
+//! Optimizer, schedule and LoRA: tables shared by every trainer's section.
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate moves after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls to 0 in a straight line, as transformers' default.
+    Linear,
+    /// Falls to 0 along half a cosine.
+    Cosine,
+}
+
+/// AdamW (Loshchilov & Hutter 2019) with decoupled weight decay, as `torch.optim.AdamW`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimConfig {
+    /// Peak learning rate. Each trainer has its own default.
+    pub learning_rate: f64,
+    /// First moment's decay. Default 0.9.
+    pub adam_beta1: f64,
+    /// Second moment's decay. Default 0.999.
+    pub adam_beta2: f64,
+    /// Added to the root of the second moment. Default 1e-8.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay; norms, biases are left alone, as in transformers. Default 0.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; 0 is off. Default 1.0.
+    pub max_grad_norm: f64,
+    /// Default `linear`.
+    pub schedule: Schedule,
+    /// Share of the steps over which the rate rises from 0. Default 0.1 (transformers: 0).
+    pub warmup_ratio: f64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-5,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            schedule: Schedule::Linear,
+            warmup_ratio: 0.1,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// The defaults with another learning rate.
+    pub fn with_learning_rate(learning_rate: f64) -> Self {
+        Self { learning_rate, ..Self::default() }
+    }
+}
+
+/// Low-rank adapters, Hu et al. 2021: W + (alpha / rank)·B·A.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rank of the update. Default 16.
+    pub rank: usize,
+    /// Scale is alpha / rank. Default 32.
+    pub alpha: f64,
+    /// Which projections, by their Hugging Face names. Default all seven.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            targets: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+                .map(String::from)
+                .to_vec(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `[run]` and `[prompts]`.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One step of the pipeline, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Sample responses.
+    Generate,
+    /// Judge pairs.
+    Label,
+    /// Train the reward model.
+    Reward,
+    /// Tune the policy against the reward model.
+    Ppo,
+    /// Tune the policy on the preferences.
+    Dpo,
+    /// Compare tuned policies with the baseline.
+    Evaluate,
+    /// Write `report.html`.
+    Report,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Generate, Self::Label, Self::Reward, Self::Ppo, Self::Dpo, Self::Evaluate, Self::Report];
+
+    /// Its name in the config, on the command line and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Label => "label",
+            Self::Reward => "reward",
+            Self::Ppo => "ppo",
+            Self::Dpo => "dpo",
+            Self::Evaluate => "evaluate",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// `[run]`: the run's name, folder, seed and stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// Name of the run; its folder is `{dir}/{name}`. Default `quickstart`.
+    pub name: String,
+    /// Where run folders are, relative to the working folder. Default `runs`.
+    pub dir: PathBuf,
+    /// Seed from which every random stream is derived. Default 0.
+    pub seed: u64,
+    /// Stages to run. Default: all.
+    pub stages: Vec<Stage>,
+    /// Where tensors live: `auto`, `cpu`, or a GPU that this build has (`wgpu`, `vulkan`, `metal`, `rocm`, `cuda`). Default `cpu`,
+    /// the only device on which a resumed run is equal bit for bit.
+    pub device: String,
+    /// Threads for tensor work; 0 means all cores. Default 0.
+    pub threads: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            name: "quickstart".into(),
+            dir: "runs".into(),
+            seed: 0,
+            stages: Stage::ALL.to_vec(),
+            device: "cpu".into(),
+            threads: 0,
+        }
+    }
+}
+
+/// `[prompts]`: JSONL files with `prompt` (text or messages) and optionally `id`, `tags`, `reference`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptsConfig {
+    /// Prompts to train on, relative to the config file. Default `prompts.jsonl`.
+    pub train: PathBuf,
+    /// Prompts to evaluate on. Default none: `eval_fraction` of the training file is held out instead.
+    pub eval: Option<PathBuf>,
+    /// Share of `train` held out for evaluation where `eval` is not given; the split depends on the seed only. Default 0.25.
+    pub eval_fraction: f64,
+    /// Use only the first n training prompts. Default: all.
+    pub limit: Option<usize>,
+    /// System prompt put before every conversation that has none. Default: what the model's own chat template does.
+    pub system: Option<String>,
+}
+
+impl Default for PromptsConfig {
+    fn default() -> Self {
+        Self { train: "prompts.jsonl".into(), eval: None, eval_fraction: 0.25, limit: None, system: None }
+    }
+}

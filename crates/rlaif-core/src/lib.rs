@@ -1,0 +1,24 @@
+//! Words, config and statistics of the rlaif pipeline.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`records`] | prompt, response, pair, presentation, verdict, preference: what stages read and write |
+//! | [`config`] | one struct a section of `rlaif.toml`, with documentation, defaults and `validate()` |
+//! | [`stats`] | intervals, agreement, calibration, position bias |
+//! | [`money`] | micro-dollars and prices |
+//! | [`seed`] | random streams derived from (run seed, purpose, index) |
+//! | [`similarity`] | when two responses are too near to make a pair |
+//! | [`metrics`] | TRL's metric names, one row of `metrics/*.jsonl` |
+//!
+//! This crate knows no files, no network, no async runtime and no tensors.
+
+pub mod config;
+pub mod metrics;
+pub mod money;
+pub mod records;
+pub mod seed;
+pub mod similarity;
+pub mod stats;
+
+pub use config::Config;
+pub use money::MicroUsd;

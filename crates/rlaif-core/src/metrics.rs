@@ -1,0 +1,1 @@
+//! Metric names and rows (placeholder until helper C fills it).

@@ -1,0 +1,52 @@
+//! Log-probabilities of tokens, read only where a loss needs them, the portable way.
+
+use burn::tensor::{Tensor, TensorData, activation::log_softmax};
+
+use crate::attention::int_tensor;
+use crate::batch::Reads;
+
+/// Rows of logits that exist at once; 256 rows of a vocabulary of 50k are 50 MB.
+const CHUNK: usize = 256;
+
+/// Log-probability and entropy at each read.
+pub struct TokenStatistics {
+    /// log p(target | tokens before), `[R]`.
+    pub logprobs: Tensor<1>,
+    /// Entropy of the whole next-token distribution in nats, `[R]`; carries no gradient.
+    pub entropy: Tensor<1>,
+}
+
+/// log softmax(h W^T / temperature) at the targets.
+///
+/// Shapes: `hidden`: `[N, H]`; `head`: `[V, H]`; returns `[R]`, in the order of `reads`.
+pub fn logprobs(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64) -> Tensor<1> {
+    chunked(hidden, head, reads, temperature, false).logprobs
+}
+
+/// [`logprobs`] with the entropy of each distribution, -sum p log p.
+pub fn statistics(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64) -> TokenStatistics {
+    chunked(hidden, head, reads, temperature, true)
+}
+
+fn chunked(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64, with_entropy: bool) -> TokenStatistics {
+    let device = hidden.device().inner();
+    let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
+    for (indices, targets) in reads.indices.chunks(CHUNK).zip(reads.targets.chunks(CHUNK)) {
+        let rows = indices.len();
+        let read = hidden.clone().select(0, int_tensor(indices.iter().map(|&i| i as i64).collect(), &device));
+        let logits = read.matmul(head.clone().transpose()).div_scalar(temperature); // [rows, V]
+        let distribution = log_softmax(logits, 1);
+        let targets = int_tensor(targets.iter().map(|&t| i64::from(t)).collect(), &device).reshape([rows, 1]);
+        logprobs.push(distribution.clone().gather(1, targets).reshape([rows]));
+        if with_entropy {
+            let distribution = distribution.inner();
+            let summed = (distribution.clone().exp() * distribution).sum_dim(1).neg();
+            entropy.push(summed.reshape([rows]));
+        }
+    }
+    let join = |parts: Vec<Tensor<1>>| match parts.is_empty() {
+        true => Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0]), &device),
+        false => Tensor::cat(parts, 0),
+    };
+    TokenStatistics { logprobs: join(logprobs), entropy: join(entropy) }
+}

@@ -1,0 +1,165 @@
+//! Walking a decoder's parameters in a fixed order, by their Hugging Face names.
+//!
+//! Optimizers and checkpoints need nothing else of a model: names to key their state, tensors to read and to replace.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::decoder::{Decoder, Linear};
+use crate::error::{ModelError, Result};
+
+/// Which parameters take gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trainable {
+    /// None: for sampling and scoring.
+    #[default]
+    None,
+    /// Every weight of the model; adapters, if there are any, stay fixed.
+    Full,
+    /// Only the adapters.
+    Lora,
+}
+
+/// What a walked tensor is, which decides whether it trains and how it is laid out in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// `[V, H]` here and in the file.
+    Embedding,
+    /// `[1, n]` here, `[n]` in the file.
+    Vector,
+    /// `[in, out]` here, `[out, in]` in the file.
+    Linear,
+    /// Adapter matrices, `[in, rank]` and `[rank, out]`.
+    Lora,
+}
+
+impl Trainable {
+    pub(crate) fn covers(self, slot: Slot) -> bool {
+        match self {
+            Self::None => false,
+            Self::Full => slot != Slot::Lora,
+            Self::Lora => slot == Slot::Lora,
+        }
+    }
+}
+
+impl Decoder {
+    /// Calls `visit` with every tensor: embedding, layers in order, final norm, output head if it is not the embedding.
+    pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>)) {
+        visit("model.embed_tokens.weight", Slot::Embedding, &mut self.embedding);
+        for (number, layer) in self.layers.iter_mut().enumerate() {
+            let prefix = format!("model.layers.{number}");
+            visit(&format!("{prefix}.input_layernorm.weight"), Slot::Vector, &mut layer.input_norm);
+            for (name, linear) in layer.projections_mut() {
+                walk_linear(&format!("{prefix}.{name}"), linear, visit);
+            }
+            visit(&format!("{prefix}.post_attention_layernorm.weight"), Slot::Vector, &mut layer.post_attention_norm);
+        }
+        visit("model.norm.weight", Slot::Vector, &mut self.norm);
+        if let Some(head) = &mut self.head {
+            visit("lm_head.weight", Slot::Embedding, head);
+        }
+    }
+
+    /// Which parameters take gradients now.
+    pub fn trainable(&self) -> Trainable {
+        self.trainable
+    }
+
+    /// Says which parameters take gradients from now on.
+    pub fn set_trainable(&mut self, trainable: Trainable) {
+        self.trainable = trainable;
+        self.walk(&mut |_, slot, tensor| tensor.inplace(|t| restored(t, trainable.covers(slot))));
+    }
+
+    /// The trainable parameters in walking order; the tensors share the model's memory and its autodiff nodes.
+    pub fn parameters(&self) -> Vec<(String, Tensor<2>)> {
+        let trainable = self.trainable;
+        let mut found = Vec::new();
+        self.clone().walk(&mut |name, slot, tensor| {
+            if trainable.covers(slot) {
+                found.push((name.to_string(), tensor.clone()));
+            }
+        });
+        found
+    }
+
+    /// Replaces each trainable parameter by `update(name, parameter)`, in walking order.
+    ///
+    /// The parameter comes with its autodiff node, so that `update` can take its gradient; what `update` returns becomes a
+    /// fresh leaf.
+    pub fn map_parameters(&mut self, mut update: impl FnMut(&str, Tensor<2>) -> Tensor<2>) {
+        let trainable = self.trainable;
+        self.walk(&mut |name, slot, tensor| {
+            if trainable.covers(slot) {
+                tensor.inplace(|t| restored(update(name, t), true));
+            }
+        });
+    }
+
+    /// Puts back parameters written down from [`parameters`](Self::parameters): values in walking order by name.
+    ///
+    /// # Errors
+    /// If a trainable parameter has no value or one of another size; the model is then unchanged.
+    pub fn import_parameters(&mut self, value_of: &dyn Fn(&str) -> Option<Vec<f32>>) -> Result<()> {
+        let mut values = Vec::new();
+        for (name, parameter) in self.parameters() {
+            let [rows, columns] = parameter.dims();
+            let found = value_of(&name).ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
+            if found.len() != rows * columns {
+                return Err(ModelError::TensorShape { name, expected: vec![rows, columns], got: vec![found.len()] });
+            }
+            values.push(TensorData::new(found, [rows, columns]));
+        }
+        let mut values = values.into_iter();
+        self.map_parameters(|_, parameter| match values.next() {
+            Some(data) => Tensor::from_data(data, &parameter.device().inner()),
+            None => parameter,
+        });
+        Ok(())
+    }
+
+    /// Number of trainable numbers.
+    pub fn num_trainable(&self) -> usize {
+        self.parameters().iter().map(|(_, p)| p.dims().iter().product::<usize>()).sum()
+    }
+
+    /// The same weights without autodiff: for rollouts and scoring while the original trains.
+    pub fn frozen(&self) -> Decoder {
+        let mut copy = self.clone();
+        copy.set_trainable(Trainable::None);
+        copy
+    }
+
+    /// The same base weights without the adapters and without autodiff: the frozen reference of a policy that trains LoRA.
+    pub fn without_adapter(&self) -> Decoder {
+        let mut copy = self.frozen();
+        for layer in &mut copy.layers {
+            for (_, linear) in layer.projections_mut() {
+                linear.lora = None;
+            }
+        }
+        copy
+    }
+}
+
+fn walk_linear(prefix: &str, linear: &mut Linear, visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>)) {
+    visit(&format!("{prefix}.weight"), Slot::Linear, &mut linear.weight);
+    if let Some(bias) = &mut linear.bias {
+        visit(&format!("{prefix}.bias"), Slot::Vector, bias);
+    }
+    if let Some(lora) = &mut linear.lora {
+        visit(&format!("{prefix}.lora_A.weight"), Slot::Lora, &mut lora.a);
+        visit(&format!("{prefix}.lora_B.weight"), Slot::Lora, &mut lora.b);
+    }
+}
+
+/// A fresh autodiff leaf, or a plain tensor.
+pub(crate) fn restored(tensor: Tensor<2>, trainable: bool) -> Tensor<2> {
+    let plain = tensor.inner();
+    if trainable { plain.autodiff().require_grad() } else { plain }
+}
+
+/// The numbers of a tensor in row-major order.
+pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().into_vec().expect("model tensors are float32")
+}
