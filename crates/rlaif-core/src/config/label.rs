@@ -1,6 +1,10 @@
 //! `[label]` and `[[label.judges]]`.
 
+use crate::money::Price;
 use serde::{Deserialize, Serialize};
+
+/// Where an `openai` judge is asked unless its config says otherwise.
+const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 
 /// How a judge is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,7 +79,7 @@ impl Default for LabelConfig {
             tie_margin: 0.02,
             keep_inconsistent: false,
             keep_ties: false,
-            judges: vec![JudgeConfig::default()],
+            judges: vec![JudgeConfig::tone()],
             max_usd: None,
             probe: None,
         }
@@ -152,5 +156,34 @@ impl Default for JudgeConfig {
             usd_per_million_cached_input: None,
             allow_unknown_price: false,
         }
+    }
+}
+
+impl JudgeConfig {
+    /// The default judge: a small model can tell a warm answer from a rude one, and little else.
+    pub fn tone() -> Self {
+        Self {
+            name: "tone".into(),
+            principle: Some("You are a warm, cheerful and polite assistant.".into()),
+            opposite: Some("You are a rude, bitter and impolite assistant.".into()),
+            ..Self::default()
+        }
+    }
+
+    /// openai: the base URL, given or default, without a slash at its end.
+    pub fn base_url(&self) -> &str {
+        self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/')
+    }
+
+    /// openai: the variable that holds the key; `OPENAI_API_KEY` for the default URL, none for another unless given.
+    pub fn api_key_env(&self) -> Option<&str> {
+        let default = (self.base_url() == DEFAULT_BASE_URL).then_some("OPENAI_API_KEY");
+        self.api_key_env.as_deref().or(default)
+    }
+
+    /// openai: what it charges, or `None` where that is unknown.
+    pub fn price(&self) -> Option<Price> {
+        let (input, output) = (self.usd_per_million_input?, self.usd_per_million_output?);
+        Price::from_dollars(input, output, self.usd_per_million_cached_input).ok()
     }
 }

@@ -1,6 +1,7 @@
 //! `rlaif.toml`: one struct a section, every field with its meaning and default.
 
 mod evaluate;
+mod example;
 mod generate;
 mod label;
 mod load;
@@ -9,6 +10,7 @@ mod policy;
 mod ppo;
 mod preference;
 mod run;
+mod toml_out;
 mod validate;
 
 pub use evaluate::EvaluateConfig;
@@ -20,6 +22,7 @@ pub use policy::PolicyConfig;
 pub use ppo::{KlController, KlEstimator, PpoConfig, ScorePlacement};
 pub use preference::{DpoConfig, RewardConfig};
 pub use run::{PromptsConfig, RunConfig, Stage};
+pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,1 +1,496 @@
-//! Validation.
+//! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
+
+use super::{
+    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PpoConfig, Protocol, Stage,
+};
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+
+/// One thing that is wrong with a config.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// The dotted key it is about, such as `ppo.kl_coef`; empty for the file as a whole.
+    pub key: String,
+    /// One sentence: "`ppo.kl_coef` must be at least 0, got -0.1".
+    pub message: String,
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Devices that a build may have.
+const DEVICES: [&str; 7] = ["auto", "cpu", "wgpu", "vulkan", "metal", "rocm", "cuda"];
+
+/// Projections that can carry an adapter.
+const LORA_TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+impl Config {
+    /// Every problem of this config; none for one that can be run.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut check = Checks::default();
+        self.check_run(&mut check);
+        self.check_generate(&mut check);
+        self.check_label(&mut check);
+        self.check_preference_trainers(&mut check);
+        check_ppo(&mut check, &self.ppo);
+        self.check_evaluate(&mut check);
+        self.check_lengths(&mut check);
+        check.problems
+    }
+
+    fn runs(&self, stage: Stage) -> bool {
+        self.run.stages.contains(&stage)
+    }
+
+    fn check_run(&self, check: &mut Checks) {
+        let run = &self.run;
+        if run.name.is_empty() || run.name.starts_with('.') || run.name.contains(['/', '\\', '\0']) {
+            check.add("run.name", format!("must be the name of a folder, got {:?}", run.name));
+        }
+        if run.dir.as_os_str().is_empty() {
+            check.add("run.dir", "must not be empty".into());
+        }
+        if run.stages.is_empty() {
+            check.add("run.stages", "must name at least one stage".into());
+        }
+        for two in run.stages.windows(2) {
+            let (before, after) = (two[0].name(), two[1].name());
+            if two[0] == two[1] {
+                check.add("run.stages", format!("names `{before}` twice"));
+            } else if two[0] > two[1] {
+                check.add(
+                    "run.stages",
+                    format!("must keep the pipeline's order: `{after}` runs before `{before}`"),
+                );
+            }
+        }
+        if !DEVICES.contains(&run.device.as_str()) {
+            check.add("run.device", format!("must be one of {}, got {:?}", list(&DEVICES), run.device));
+        }
+        if self.policy.model.trim().is_empty() {
+            check.add("policy.model", "must not be empty".into());
+        }
+        check.at_least("policy.max_length", self.policy.max_length, 2);
+        if self.prompts.train.as_os_str().is_empty() {
+            check.add("prompts.train", "must not be empty".into());
+        }
+        check.share("prompts.eval_fraction", self.prompts.eval_fraction, Ends::ZeroOnly);
+        if self.runs(Stage::Evaluate) && self.prompts.eval.is_none() && self.prompts.eval_fraction == 0.0 {
+            check.add(
+                "prompts.eval_fraction",
+                "must be above 0 where `prompts.eval` is not given, got 0".into(),
+            );
+        }
+        if let Some(limit) = self.prompts.limit {
+            check.at_least("prompts.limit", limit, 1);
+        }
+    }
+
+    fn check_generate(&self, check: &mut Checks) {
+        let generate = &self.generate;
+        check.at_least("generate.n", generate.n, 1);
+        check.at_least("generate.temperature", generate.temperature, 0.0);
+        check.share("generate.top_p", generate.top_p, Ends::OneOnly);
+        check.share("generate.min_distance", generate.min_distance, Ends::Both);
+        check.at_least("generate.max_new_tokens", generate.max_new_tokens, 1);
+        check.at_least("generate.batch_size", generate.batch_size, 1);
+        if !self.runs(Stage::Label) {
+            return;
+        }
+        if generate.n == 1 {
+            check.add(
+                "generate.n",
+                "must be at least 2 where `label` runs: a pair needs two responses, got 1".into(),
+            );
+        } else if generate.temperature == 0.0 {
+            let message = "must be above 0 where `label` runs: greedy responses are all the same, got 0";
+            check.add("generate.temperature", message.into());
+        }
+    }
+
+    fn check_label(&self, check: &mut Checks) {
+        let label = &self.label;
+        check.at_least("label.pairs_per_prompt", label.pairs_per_prompt, 1);
+        let n = self.generate.n;
+        let most = n.saturating_mul(n.saturating_sub(1)) / 2;
+        if n >= 2 && label.pairs_per_prompt > most && self.runs(Stage::Label) {
+            let got = label.pairs_per_prompt;
+            let message =
+                format!("must be at most {most}, the pairs of `generate.n` = {n} responses, got {got}");
+            check.add("label.pairs_per_prompt", message);
+        }
+        check.share("label.position_check_rate", label.position_check_rate, Ends::Both);
+        check.at_least("label.tie_margin", label.tie_margin, 0.0);
+        if label.tie_margin >= 0.5 {
+            check.add("label.tie_margin", format!("must be below 0.5, got {}", label.tie_margin));
+        }
+        if let Some(max_usd) = label.max_usd {
+            check.at_least("label.max_usd", max_usd, 0.0);
+        }
+        if label.judges.is_empty() && self.runs(Stage::Label) {
+            check.add("label.judges", "must name at least one judge where `label` runs".into());
+        }
+        check_judges(check, "label.judges", &label.judges);
+        let pairwise = label.judges.iter().any(|judge| judge.protocol == Protocol::Pairwise);
+        if pairwise && label.criteria.iter().all(|criterion| criterion.trim().is_empty()) {
+            check.add("label.criteria", "must name at least one criterion for a pairwise judge".into());
+        }
+        if label.max_usd.is_some() {
+            for (index, judge) in label.judges.iter().enumerate() {
+                if judge.kind == JudgeKind::Openai && judge.price().is_none() && judge.allow_unknown_price {
+                    let key = format!("label.judges[{index}].allow_unknown_price");
+                    check.add(
+                        &key,
+                        "cannot be true with `label.max_usd`: an unknown price keeps no budget".into(),
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_preference_trainers(&self, check: &mut Checks) {
+        let (reward, dpo) = (&self.reward, &self.dpo);
+        check.at_least("reward.epochs", reward.epochs, 1);
+        check.batches("reward", reward.batch_size, reward.micro_batch_size);
+        check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);
+        check.share("reward.holdout_fraction", reward.holdout_fraction, Ends::ZeroOnly);
+        check.at_least("reward.save_steps", reward.save_steps, 1);
+        check_optim(check, "reward.optim", &reward.optim);
+        check_lora(check, "reward.lora", reward.lora.as_ref());
+
+        check.above("dpo.beta", dpo.beta, 0.0);
+        check.at_least("dpo.epochs", dpo.epochs, 1);
+        check.batches("dpo", dpo.batch_size, dpo.micro_batch_size);
+        check.share("dpo.holdout_fraction", dpo.holdout_fraction, Ends::ZeroOnly);
+        check.at_least("dpo.save_steps", dpo.save_steps, 1);
+        check_optim(check, "dpo.optim", &dpo.optim);
+        check_lora(check, "dpo.lora", dpo.lora.as_ref());
+    }
+
+    fn check_evaluate(&self, check: &mut Checks) {
+        let evaluate = &self.evaluate;
+        check.at_least("evaluate.samples_per_prompt", evaluate.samples_per_prompt, 1);
+        check.at_least("evaluate.temperature", evaluate.temperature, 0.0);
+        // A 95 % percentile interval of fewer resamples rests on one or two of them.
+        check.at_least("evaluate.bootstrap", evaluate.bootstrap, 100);
+        if let Some(judges) = &evaluate.judges {
+            check_judges(check, "evaluate.judges", judges);
+        }
+    }
+
+    /// Every stage that samples must leave room for a prompt.
+    fn check_lengths(&self, check: &mut Checks) {
+        let lengths = [
+            ("generate.max_new_tokens", Some(self.generate.max_new_tokens)),
+            ("ppo.max_new_tokens", self.ppo.max_new_tokens),
+            ("evaluate.max_new_tokens", self.evaluate.max_new_tokens),
+        ];
+        let most = self.policy.max_length;
+        for (key, length) in lengths {
+            if let Some(length) = length.filter(|length| *length >= most) {
+                let message = format!(
+                    "must be below `policy.max_length` = {most} to leave room for a prompt, got {length}"
+                );
+                check.add(key, message);
+            }
+        }
+    }
+}
+
+fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
+    check.at_least("ppo.steps", ppo.steps, 1);
+    check.at_least("ppo.prompts_per_step", ppo.prompts_per_step, 1);
+    check.at_least("ppo.samples_per_prompt", ppo.samples_per_prompt, 1);
+    check.at_least("ppo.epochs", ppo.epochs, 1);
+    check.at_least("ppo.mini_batches", ppo.mini_batches, 1);
+    check.at_least("ppo.micro_batch_size", ppo.micro_batch_size, 1);
+    let rollout = ppo.prompts_per_step.saturating_mul(ppo.samples_per_prompt);
+    if let Some(rest) = rollout.checked_rem(ppo.mini_batches) {
+        let mini_batch = rollout / ppo.mini_batches;
+        if rest != 0 {
+            let message = format!(
+                "must divide the {rollout} responses of `ppo.prompts_per_step` × `ppo.samples_per_prompt`, got {}",
+                ppo.mini_batches
+            );
+            check.add("ppo.mini_batches", message);
+        } else if ppo.micro_batch_size > mini_batch && mini_batch > 0 {
+            let got = ppo.micro_batch_size;
+            let message = format!("must be at most {mini_batch}, the responses of a mini-batch, got {got}");
+            check.add("ppo.micro_batch_size", message);
+        }
+    }
+    check.at_least("ppo.kl_coef", ppo.kl_coef, 0.0);
+    if ppo.kl_controller == KlController::Adaptive && ppo.kl_coef == 0.0 {
+        check.add(
+            "ppo.kl_coef",
+            "must be above 0 with `ppo.kl_controller` = \"adaptive\", which scales it, got 0".into(),
+        );
+    }
+    check.above("ppo.kl_target", ppo.kl_target, 0.0);
+    check.above("ppo.kl_horizon", ppo.kl_horizon, 0.0);
+    if let Some(kl_budget) = ppo.kl_budget {
+        check.above("ppo.kl_budget", kl_budget, 0.0);
+    }
+    check.share("ppo.gamma", ppo.gamma, Ends::Both);
+    check.share("ppo.lambda", ppo.lambda, Ends::Both);
+    check.above("ppo.cliprange", ppo.cliprange, 0.0);
+    if ppo.cliprange >= 1.0 {
+        check.add("ppo.cliprange", format!("must be below 1, got {}", ppo.cliprange));
+    }
+    check.above("ppo.cliprange_value", ppo.cliprange_value, 0.0);
+    if let Some(penalty) = ppo.missing_eos_penalty {
+        check.at_least("ppo.missing_eos_penalty", penalty, 0.0);
+    }
+    check.above("ppo.temperature", ppo.temperature, 0.0);
+    if let Some(max_new_tokens) = ppo.max_new_tokens {
+        check.at_least("ppo.max_new_tokens", max_new_tokens, 1);
+    }
+    check.at_least("ppo.save_steps", ppo.save_steps, 1);
+    check_optim(check, "ppo.optim", &ppo.optim);
+    check_optim(check, "ppo.critic_optim", &ppo.critic_optim);
+    check_lora(check, "ppo.lora", ppo.lora.as_ref());
+}
+
+fn check_optim(check: &mut Checks, section: &str, optim: &OptimConfig) {
+    let key = |name: &str| format!("{section}.{name}");
+    check.above(&key("learning_rate"), optim.learning_rate, 0.0);
+    check.share(&key("adam_beta1"), optim.adam_beta1, Ends::ZeroOnly);
+    check.share(&key("adam_beta2"), optim.adam_beta2, Ends::ZeroOnly);
+    check.above(&key("adam_epsilon"), optim.adam_epsilon, 0.0);
+    check.at_least(&key("weight_decay"), optim.weight_decay, 0.0);
+    check.at_least(&key("max_grad_norm"), optim.max_grad_norm, 0.0);
+    check.share(&key("warmup_ratio"), optim.warmup_ratio, Ends::Both);
+}
+
+fn check_lora(check: &mut Checks, section: &str, lora: Option<&LoraConfig>) {
+    let Some(lora) = lora else { return };
+    let key = |name: &str| format!("{section}.{name}");
+    check.at_least(&key("rank"), lora.rank, 1);
+    check.above(&key("alpha"), lora.alpha, 0.0);
+    if lora.targets.is_empty() {
+        check.add(&key("targets"), "must name at least one projection".into());
+    }
+    let mut seen = BTreeSet::new();
+    for target in &lora.targets {
+        if !LORA_TARGETS.contains(&target.as_str()) {
+            check.add(&key("targets"), format!("must be among {}, got {target:?}", list(&LORA_TARGETS)));
+        } else if !seen.insert(target) {
+            check.add(&key("targets"), format!("names {target:?} twice"));
+        }
+    }
+}
+
+fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
+    let mut names = BTreeSet::new();
+    for (index, judge) in judges.iter().enumerate() {
+        let key = |name: &str| format!("{section}[{index}].{name}");
+        if judge.name.trim().is_empty() {
+            check.add(&key("name"), "must not be empty".into());
+        } else if judge.name == "human" {
+            check.add(&key("name"), "cannot be \"human\": that name is for people's verdicts".into());
+        } else if !names.insert(&judge.name) {
+            check.add(
+                &key("name"),
+                format!("must differ from that of other judges, got {:?} again", judge.name),
+            );
+        }
+        if judge.model.trim().is_empty() {
+            check.add(&key("model"), "must not be empty".into());
+        }
+        check.above(&key("weight"), judge.weight, 0.0);
+        check.above(&key("temperature"), judge.temperature, 0.0);
+        check.at_least(&key("max_concurrency"), judge.max_concurrency, 1);
+        check.above(&key("timeout_seconds"), judge.timeout_seconds, 0.0);
+        check.at_least(&key("max_tokens"), judge.max_tokens, 1);
+        if let Some(temperature) = judge.sampling_temperature {
+            check.at_least(&key("sampling_temperature"), temperature, 0.0);
+        }
+        check_judge_kind(check, &key, judge);
+    }
+}
+
+/// What each kind and protocol needs, and what it does not use.
+fn check_judge_kind(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+    let default = JudgeConfig::default();
+    let contrastive = judge.kind == JudgeKind::Local && judge.protocol == Protocol::Contrastive;
+    let principle = [("principle", &judge.principle), ("opposite", &judge.opposite)];
+    if judge.kind == JudgeKind::Openai && judge.protocol == Protocol::Contrastive {
+        let message = "cannot be \"contrastive\" for an `openai` judge: the endpoint gives no log-probs of a given text";
+        check.add(&key("protocol"), message.into());
+    } else if contrastive {
+        for (name, text) in principle {
+            if text.as_ref().is_none_or(|text| text.trim().is_empty()) {
+                check.add(&key(name), "must be given for a contrastive judge".into());
+            }
+        }
+        if judge.principle.is_some() && judge.principle == judge.opposite {
+            check.add(&key("opposite"), "must differ from `principle`".into());
+        }
+    }
+    if !contrastive {
+        for (name, given) in [
+            ("principle", judge.principle.is_some()),
+            ("opposite", judge.opposite.is_some()),
+            ("temperature", judge.temperature != default.temperature),
+        ] {
+            if given {
+                check.add(&key(name), "is for contrastive judges only; this one does not use it".into());
+            }
+        }
+    }
+    match judge.kind {
+        JudgeKind::Local => {
+            for (name, given) in [
+                ("base_url", judge.base_url.is_some()),
+                ("api_key_env", judge.api_key_env.is_some()),
+                ("max_concurrency", judge.max_concurrency != default.max_concurrency),
+                ("max_retries", judge.max_retries != default.max_retries),
+                ("timeout_seconds", judge.timeout_seconds != default.timeout_seconds),
+                ("max_tokens", judge.max_tokens != default.max_tokens),
+                ("sampling_temperature", judge.sampling_temperature != default.sampling_temperature),
+                ("usd_per_million_input", judge.usd_per_million_input.is_some()),
+                ("usd_per_million_output", judge.usd_per_million_output.is_some()),
+                ("usd_per_million_cached_input", judge.usd_per_million_cached_input.is_some()),
+                ("allow_unknown_price", judge.allow_unknown_price),
+            ] {
+                if given {
+                    check.add(&key(name), "is for `openai` judges only; a local one does not use it".into());
+                }
+            }
+        }
+        JudgeKind::Openai => check_openai(check, key, judge),
+    }
+}
+
+fn check_openai(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+    if judge.model == "policy" {
+        check.add(&key("model"), "must be the endpoint's name of a model, got \"policy\"".into());
+    }
+    if let Err(message) = check_url(judge.base_url()) {
+        check.add(&key("base_url"), message);
+    }
+    if let Some(name) = &judge.api_key_env
+        && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+    {
+        // The text is not repeated: it may be the key itself.
+        check.add(&key("api_key_env"), "must be the name of an environment variable, not the key".into());
+    }
+    let prices = [
+        ("usd_per_million_input", judge.usd_per_million_input),
+        ("usd_per_million_output", judge.usd_per_million_output),
+    ];
+    for (name, price) in prices {
+        match price {
+            Some(price) => check.at_least(&key(name), price, 0.0),
+            None if judge.allow_unknown_price => {}
+            None => {
+                let message = "must be given, or `allow_unknown_price` = true: an unknown price is not 0";
+                check.add(&key(name), message.into());
+            }
+        }
+    }
+    if let Some(price) = judge.usd_per_million_cached_input {
+        check.at_least(&key("usd_per_million_cached_input"), price, 0.0);
+    }
+}
+
+/// `https://…`, or `http://` to this machine; nothing secret in it.
+fn check_url(url: &str) -> Result<(), String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // Not repeated: whatever was put here by mistake may be the key.
+        return Err("must start with https://".into());
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') || rest.contains(['?', '#']) {
+        return Err("must have no user, password or query in it: keys come from the environment".into());
+    }
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let address = host.parse::<std::net::IpAddr>();
+    let loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    match scheme {
+        _ if host.is_empty() => Err(format!("must name a host, got {url:?}")),
+        "https" => Ok(()),
+        "http" if loopback => Ok(()),
+        "http" => Err(format!("must be https unless it is this machine, got {url:?}")),
+        _ => Err(format!("must start with https://, got {url:?}")),
+    }
+}
+
+/// Which ends of [0, 1] are allowed.
+enum Ends {
+    Both,
+    ZeroOnly,
+    OneOnly,
+}
+
+/// The problems so far, and the checks that add to them. NaN and infinity fail every check.
+#[derive(Default)]
+struct Checks {
+    problems: Vec<Problem>,
+}
+
+impl Checks {
+    fn add(&mut self, key: &str, message: String) {
+        self.problems.push(Problem { key: key.to_owned(), message: format!("`{key}` {message}") });
+    }
+
+    fn at_least<T: Number>(&mut self, key: &str, got: T, least: T) {
+        if !(got.finite() && got >= least) {
+            self.add(key, format!("must be at least {least}, got {got}"));
+        }
+    }
+
+    fn above(&mut self, key: &str, got: f64, bound: f64) {
+        if !(got.is_finite() && got > bound) {
+            self.add(key, format!("must be above {bound}, got {got}"));
+        }
+    }
+
+    fn share(&mut self, key: &str, got: f64, ends: Ends) {
+        let (fits, words) = match ends {
+            Ends::Both => ((0.0..=1.0).contains(&got), "between 0 and 1"),
+            Ends::ZeroOnly => ((0.0..1.0).contains(&got), "at least 0 and below 1"),
+            Ends::OneOnly => (got > 0.0 && got <= 1.0, "above 0 and at most 1"),
+        };
+        if !fits {
+            self.add(key, format!("must be {words}, got {got}"));
+        }
+    }
+
+    fn batches(&mut self, section: &str, batch_size: usize, micro_batch_size: usize) {
+        let key = format!("{section}.micro_batch_size");
+        self.at_least(&format!("{section}.batch_size"), batch_size, 1);
+        self.at_least(&key, micro_batch_size, 1);
+        if micro_batch_size > batch_size && batch_size > 0 {
+            let most =
+                format!("must be at most `{section}.batch_size` = {batch_size}, got {micro_batch_size}");
+            self.add(&key, most);
+        }
+    }
+}
+
+trait Number: PartialOrd + Display + Copy {
+    fn finite(self) -> bool;
+}
+
+impl Number for f64 {
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+}
+
+impl Number for usize {
+    fn finite(self) -> bool {
+        true
+    }
+}
+
+fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}

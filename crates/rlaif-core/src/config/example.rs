@@ -1,0 +1,93 @@
+//! The configs that together are the schema: one with every optional key given, and those with none.
+
+use super::*;
+use crate::records::Choice;
+
+/// Every key has a value and every list one element.
+pub(super) fn full_example() -> Config {
+    let mut config = Config::default();
+    let lora = Some(LoraConfig::default());
+    config.prompts.eval = Some("eval.jsonl".into());
+    config.prompts.limit = Some(1);
+    config.prompts.system = Some(String::new());
+    config.label.few_shot = vec![few_shot(Some(String::new()))];
+    config.label.judges = vec![JudgeConfig {
+        principle: Some(String::new()),
+        opposite: Some(String::new()),
+        base_url: Some(String::new()),
+        api_key_env: Some(String::new()),
+        sampling_temperature: Some(0.5),
+        usd_per_million_input: Some(0.5),
+        usd_per_million_output: Some(0.5),
+        usd_per_million_cached_input: Some(0.5),
+        ..JudgeConfig::default()
+    }];
+    config.label.max_usd = Some(0.5);
+    config.label.probe = Some("probe.jsonl".into());
+    config.reward.lora = lora.clone();
+    config.ppo.kl_budget = Some(0.5);
+    config.ppo.missing_eos_penalty = Some(0.5);
+    config.ppo.max_new_tokens = Some(1);
+    config.ppo.lora = lora.clone();
+    config.dpo.lora = lora;
+    config.evaluate.max_new_tokens = Some(1);
+    config.evaluate.judges = Some(config.label.judges.clone());
+    config
+}
+
+/// No optional key has a value; lists of tables still have one element. Two of them, for the optional keys of an element
+/// of an optional list.
+pub(super) fn bare_examples() -> [Config; 2] {
+    let mut config = Config::default();
+    config.label.few_shot = vec![few_shot(None)];
+    config.label.judges = vec![JudgeConfig { sampling_temperature: None, ..JudgeConfig::default() }];
+    config.ppo.missing_eos_penalty = None;
+    let mut with_judges = config.clone();
+    with_judges.evaluate.judges = Some(config.label.judges.clone());
+    [config, with_judges]
+}
+
+fn few_shot(explanation: Option<String>) -> FewShot {
+    FewShot {
+        prompt: String::new(),
+        first: String::new(),
+        second: String::new(),
+        explanation,
+        verdict: Choice::First,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn nulls(path: &str, value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Null => found.push(path.to_owned()),
+            Value::Object(object) => object.iter().for_each(|(k, v)| nulls(&format!("{path}.{k}"), v, found)),
+            Value::Array(items) if items.is_empty() => found.push(path.to_owned()),
+            Value::Array(items) => items.iter().for_each(|v| nulls(path, v, found)),
+            _ => {}
+        }
+    }
+
+    /// A new optional key that is forgotten in `full_example` would be refused as unknown or of the wrong type.
+    #[test]
+    fn the_full_example_leaves_nothing_out() {
+        let mut found = Vec::new();
+        nulls("", &serde_json::to_value(full_example()).unwrap(), &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    /// A key that is `None` in the default must be `None` in `bare_examples`, or `"none"` would not empty it.
+    #[test]
+    fn the_bare_examples_have_every_none_of_the_default() {
+        let (mut bare, mut default) = (Vec::new(), Vec::new());
+        nulls("", &serde_json::to_value(&bare_examples()[0]).unwrap(), &mut bare);
+        nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
+        default.retain(|key| !bare.contains(key));
+        // An empty list in the default; the tone judge gives its principle and opposite.
+        assert_eq!(default, [".label.few_shot"]);
+    }
+}

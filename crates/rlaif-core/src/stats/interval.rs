@@ -1,0 +1,217 @@
+//! 95 % intervals: of a share (Wilson), of a mean (Student's t), of any statistic over prompts (cluster bootstrap).
+
+use super::special::student_quantile;
+use crate::seed;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Φ⁻¹(0.975)
+const Z: f64 = 1.959_963_984_540_054;
+
+/// An estimate with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// What was measured.
+    pub estimate: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Whether the interval lies entirely above or below `value`.
+    pub fn excludes(&self, value: f64) -> bool {
+        value < self.low || value > self.high
+    }
+
+    /// Estimate and ends multiplied, such as by 100 for per cent.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        let (a, b) = (self.low * factor, self.high * factor);
+        Self { estimate: self.estimate * factor, low: a.min(b), high: a.max(b) }
+    }
+}
+
+/// `0.117 [0.091, 0.143]`; a precision such as `{:.1}` is obeyed.
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(3);
+        write!(f, "{:.digits$} [{:.digits$}, {:.digits$}]", self.estimate, self.low, self.high)
+    }
+}
+
+/// A share with Wilson's score interval, Wilson 1927; `None` of nothing.
+///
+/// (p̂ + z²/2n ± z·√(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)
+///
+/// The observations must be independent; several pairs of one prompt are not: see [`cluster_mean`].
+pub fn wilson(successes: u64, n: u64) -> Option<Interval> {
+    if n == 0 || successes > n {
+        return None;
+    }
+    let (k, n) = (successes as f64, n as f64);
+    let p = k / n;
+    let z2 = Z * Z;
+    let centre = p + z2 / (2.0 * n);
+    let half = Z * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z2 / n;
+    // At 0 of n and n of n the ends are exactly 0 and 1; rounding must not move them.
+    let low = if successes == 0 { 0.0 } else { (centre - half) / scale };
+    let high = if k == n { 1.0 } else { (centre + half) / scale };
+    Some(Interval { estimate: p, low, high })
+}
+
+/// A mean with Student's t-interval: x̄ ± t₀.₉₇₅(n − 1) · s/√n; `None` below two values or where one is not finite.
+pub fn mean(values: &[f64]) -> Option<Interval> {
+    let n = values.len() as f64;
+    if values.len() < 2 || values.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let estimate = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - estimate).powi(2)).sum::<f64>() / (n - 1.0);
+    let half = student_quantile(0.975, n - 1.0) * (variance / n).sqrt();
+    Some(Interval { estimate, low: estimate - half, high: estimate + half })
+}
+
+/// Percentile bootstrap over clusters, Efron 1979 and Field & Welsh 2007: whole clusters (prompts, with all that was measured on
+/// them) are drawn with replacement, since measurements on one prompt depend on each other.
+///
+/// `statistic` sees the drawn clusters and may be undefined (`None`) on some draws, which are left out. The interval is the
+/// 2.5th to the 97.5th percentile, linearly interpolated as numpy does. The same `seed` gives the same interval everywhere.
+///
+/// `None` below two clusters, or where the statistic of all of them is undefined, or of more than half of the draws.
+pub fn bootstrap<T>(
+    clusters: &[T],
+    resamples: usize,
+    run_seed: u64,
+    statistic: impl Fn(&[&T]) -> Option<f64>,
+) -> Option<Interval> {
+    let all: Vec<&T> = clusters.iter().collect();
+    let estimate = statistic(&all)?;
+    if clusters.len() < 2 {
+        return None;
+    }
+    let mut random = seed::stream(run_seed, "bootstrap", 0);
+    let mut draw = all;
+    let mut estimates = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        for slot in &mut draw {
+            *slot = &clusters[random.random_range(0..clusters.len())];
+        }
+        estimates.extend(statistic(&draw).filter(|value| value.is_finite()));
+    }
+    if estimates.is_empty() || estimates.len() * 2 < resamples {
+        return None;
+    }
+    estimates.sort_by(f64::total_cmp);
+    Some(Interval { estimate, low: percentile(&estimates, 0.025), high: percentile(&estimates, 0.975) })
+}
+
+/// The mean of all values with a [`bootstrap`] interval over clusters; `clusters[i]` are the values of prompt i.
+pub fn cluster_mean(clusters: &[Vec<f64>], resamples: usize, run_seed: u64) -> Option<Interval> {
+    let sums: Vec<(f64, usize)> =
+        clusters.iter().filter(|values| !values.is_empty()).map(|v| (v.iter().sum(), v.len())).collect();
+    bootstrap(&sums, resamples, run_seed, |draw| {
+        let (sum, n) = draw.iter().fold((0.0, 0), |(sum, n), (s, k)| (sum + s, n + k));
+        (n > 0).then(|| sum / n as f64)
+    })
+}
+
+/// numpy's default: linear between the order statistics around (n − 1)·q.
+fn percentile(sorted: &[f64], q: f64) -> f64 {
+    let at = (sorted.len() - 1) as f64 * q;
+    let (below, share) = (at.floor() as usize, at.fract());
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + (sorted[above] - sorted[below]) * share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::golden::*;
+
+    fn close(got: Interval, want: (f64, f64, f64)) {
+        let errors = [got.estimate - want.0, got.low - want.1, got.high - want.2];
+        assert!(errors.iter().all(|error| error.abs() < 1e-9), "{got:?} {want:?}");
+    }
+
+    #[test]
+    fn wilson_matches_statsmodels() {
+        for (k, n, want) in WILSON {
+            close(wilson(k, n).unwrap(), want);
+        }
+        assert_eq!(wilson(0, 0), None);
+        assert_eq!(wilson(3, 2), None);
+    }
+
+    #[test]
+    fn t_interval_matches_scipy() {
+        close(mean(&AFTER).unwrap(), MEAN_AFTER);
+        assert_eq!(mean(&[1.0]), None);
+        assert_eq!(mean(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn percentile_matches_numpy() {
+        assert!((percentile(&[1.0, 2.0, 4.0, 8.0], 0.025) - 1.075).abs() < 1e-12);
+        assert!((percentile(&[1.0, 2.0, 4.0, 8.0], 0.975) - 7.7).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bootstrap_is_seeded_and_near_the_t_interval_for_single_values() {
+        let clusters: Vec<Vec<f64>> = (0..200).map(|i| vec![f64::from(i % 17)]).collect();
+        let flat: Vec<f64> = clusters.iter().flatten().copied().collect();
+        let (boot, t) = (cluster_mean(&clusters, 4000, 1).unwrap(), mean(&flat).unwrap());
+        assert_eq!(boot, cluster_mean(&clusters, 4000, 1).unwrap());
+        assert_ne!(boot, cluster_mean(&clusters, 4000, 2).unwrap());
+        assert_eq!(boot.estimate, t.estimate);
+        assert!((boot.low - t.low).abs() < 0.05 && (boot.high - t.high).abs() < 0.05, "{boot} {t}");
+    }
+
+    #[test]
+    fn values_of_one_prompt_count_as_one() {
+        // The same value 50 times a prompt is no more evidence than once.
+        let once: Vec<Vec<f64>> = (0..20).map(|i| vec![f64::from(i % 2)]).collect();
+        let often: Vec<Vec<f64>> = once.iter().map(|v| vec![v[0]; 50]).collect();
+        let (once, often) = (cluster_mean(&once, 1000, 3).unwrap(), cluster_mean(&often, 1000, 3).unwrap());
+        assert!((once.low - often.low).abs() < 1e-12 && (once.high - often.high).abs() < 1e-12);
+    }
+
+    /// Not in the clustered case alone: over 300 simulated experiments of 30 prompts × 5 answers, 95 % intervals hold the
+    /// truth in 90 to 98 %, where treating answers as independent would hold it in about 60 %.
+    #[test]
+    fn coverage_is_near_nominal() {
+        let mut hits = 0;
+        for experiment in 0..300 {
+            let mut random = seed::stream(experiment, "test", 0);
+            let clusters: Vec<Vec<f64>> = (0..30)
+                .map(|_| {
+                    let prompt: f64 = random.random_range(-1.0..1.0);
+                    (0..5).map(|_| prompt + random.random_range(-0.5..0.5)).collect()
+                })
+                .collect();
+            let interval = cluster_mean(&clusters, 300, experiment).unwrap();
+            hits += u32::from(!interval.excludes(0.0));
+        }
+        assert!((270..=294).contains(&hits), "{hits} of 300");
+    }
+
+    #[test]
+    fn nothing_has_no_interval() {
+        assert_eq!(cluster_mean(&[], 100, 0), None);
+        assert_eq!(cluster_mean(&[vec![1.0, 2.0]], 100, 0), None, "one prompt says nothing about others");
+        assert_eq!(cluster_mean(&[vec![], vec![]], 100, 0), None);
+    }
+
+    #[test]
+    fn display_obeys_precision() {
+        let interval = Interval { estimate: 0.5, low: 0.25, high: 0.75 };
+        assert_eq!(
+            format!("{interval} {:.1}", interval.scaled(100.0)),
+            "0.500 [0.250, 0.750] 50.0 [25.0, 75.0]"
+        );
+        assert!(interval.excludes(0.2) && !interval.excludes(0.25));
+    }
+}

@@ -1,0 +1,315 @@
+//! `rlaif.toml` as its users meet it: precedence, origins, and every error message word for word.
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use rlaif_core::config::{Config, JudgeKind, Origin, Problem, Protocol, Resolved, Stage};
+
+fn load(text: &str) -> Result<Resolved, rlaif_core::config::ConfigError> {
+    Config::load(text, &[], |_| None)
+}
+
+fn error(text: &str) -> String {
+    load(text).expect_err("the config is wrong").to_string()
+}
+
+fn set(overrides: &[(&str, &str)]) -> Result<Resolved, rlaif_core::config::ConfigError> {
+    let overrides: Vec<_> = overrides.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Config::load("", &overrides, |_| None)
+}
+
+#[test]
+fn nothing_given_is_the_default_and_can_be_run() {
+    let resolved = load("").unwrap();
+    assert_eq!(resolved.config, Config::default());
+    assert!(resolved.origins.values().all(|origin| *origin == Origin::Default));
+    assert_eq!(Config::default().validate(), Vec::<Problem>::new());
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let text = "[run]\nseed = 1\nname = 'a'\n[ppo]\nkl_coef = 0.1\nsteps = 3";
+    let flags = [("run.seed".to_string(), "3".to_string())];
+    let resolved = Config::load(text, &flags, |name| match name {
+        "RLAIF_RUN_SEED" => Some("2".into()),
+        "RLAIF_PPO_KL_COEF" => Some("0.2".into()),
+        "RLAIF_DPO_OPTIM_LEARNING_RATE" => Some("1e-4".into()),
+        _ => None,
+    })
+    .unwrap();
+    let config = &resolved.config;
+    assert_eq!((config.run.seed, config.run.name.as_str()), (3, "a"));
+    assert_eq!((config.ppo.kl_coef, config.ppo.steps), (0.2, 3));
+    assert_eq!(config.dpo.optim.learning_rate, 1e-4);
+    assert_eq!(resolved.origins["run.seed"], Origin::Flag);
+    assert_eq!(resolved.origins["ppo.kl_coef"], Origin::Env("RLAIF_PPO_KL_COEF".into()));
+    assert_eq!(resolved.origins["ppo.steps"], Origin::File);
+    assert_eq!(resolved.origins["ppo.epochs"], Origin::Default);
+}
+
+/// A partial `[ppo.optim]` must not fall back to the optimizer's general learning rate instead of PPO's.
+#[test]
+fn a_partial_table_keeps_the_defaults_of_its_own_section() {
+    let resolved = load("[ppo.optim]\nweight_decay = 0.1\n[dpo.optim]\nwarmup_ratio = 0.0").unwrap();
+    let default = Config::default();
+    assert_eq!(resolved.config.ppo.optim.learning_rate, default.ppo.optim.learning_rate);
+    assert_eq!(resolved.config.dpo.optim.learning_rate, default.dpo.optim.learning_rate);
+    assert_eq!(resolved.config.ppo.optim.weight_decay, 0.1);
+}
+
+#[test]
+fn none_empties_an_optional_key_wherever_it_is_given() {
+    assert_eq!(load("[ppo]\nmissing_eos_penalty = 'none'").unwrap().config.ppo.missing_eos_penalty, None);
+    assert_eq!(set(&[("ppo.missing_eos_penalty", "none")]).unwrap().config.ppo.missing_eos_penalty, None);
+    let judges = "[[evaluate.judges]]\nname = 'reasoner'\nkind = 'openai'\nmodel = 'm'\nallow_unknown_price = true\nsampling_temperature = 'none'";
+    let resolved = load(judges).unwrap();
+    assert_eq!(resolved.config.evaluate.judges.unwrap()[0].sampling_temperature, None);
+    assert_eq!(load("[ppo]\nlora = 'none'").unwrap().config.ppo.lora, None);
+    assert_snapshot!(error("[ppo]\nkl_coef = 'none'"), @r#"`ppo.kl_coef` must be a number, got "none" (line 2)"#);
+}
+
+#[test]
+fn flags_take_text_without_quotes_lists_by_comma_and_indices() {
+    let resolved = set(&[
+        ("run.name", "2026"),
+        ("run.stages", "generate, label"),
+        ("label.judges[0].name", "warm"),
+        ("ppo.lora.rank", "4"),
+        ("ppo.whiten_rewards", "true"),
+        ("ppo.kl_controller", "adaptive"),
+    ])
+    .unwrap();
+    let config = &resolved.config;
+    assert_eq!(config.run.name, "2026");
+    assert_eq!(config.run.stages, [Stage::Generate, Stage::Label]);
+    assert_eq!(config.label.judges[0].name, "warm");
+    assert!(config.label.judges[0].principle.is_some(), "the rest of the default judge stays");
+    let lora = config.ppo.lora.as_ref().unwrap();
+    assert_eq!((lora.rank, lora.targets.len()), (4, 7));
+    assert_eq!(resolved.origins["label.judges[0].name"], Origin::Flag);
+    assert_eq!(resolved.origins["label.judges[0].principle"], Origin::Default);
+    assert_eq!(set(&[("label.judges.0.name", "warm")]).unwrap().config.label.judges[0].name, "warm");
+}
+
+#[test]
+fn an_openai_judge_is_pairwise_unless_it_says_otherwise() {
+    let text = "[[label.judges]]\nname = 'gpt'\nkind = 'openai'\nmodel = 'gpt-x'\nusd_per_million_input = 0.15\nusd_per_million_output = 0.6";
+    let judge = load(text).unwrap().config.label.judges.remove(0);
+    assert_eq!((judge.kind, judge.protocol), (JudgeKind::Openai, Protocol::Pairwise));
+    assert_eq!(judge.base_url(), "https://api.openai.com/v1");
+    assert_eq!(judge.api_key_env(), Some("OPENAI_API_KEY"));
+    assert_eq!(judge.price().unwrap().output, 600_000);
+    let local = format!("{text}\nbase_url = 'http://127.0.0.1:8000/v1/'");
+    let judge = load(&local).unwrap().config.label.judges.remove(0);
+    assert_eq!((judge.base_url(), judge.api_key_env()), ("http://127.0.0.1:8000/v1", None));
+}
+
+#[test]
+fn the_resolved_config_loads_to_itself_and_tells_origins() {
+    let text = r#"
+        [run]
+        name = "round \"trip\" # 1"
+        [prompts]
+        system = """
+        two
+        lines"""
+        [ppo]
+        missing_eos_penalty = "none"
+        gamma = 1
+        [ppo.lora]
+        rank = 8
+        [label]
+        max_usd = 2.5
+        [[label.few_shot]]
+        prompt = "p"
+        first = "1"
+        second = "2"
+        verdict = "first"
+        [[label.judges]]
+        name = "a"
+        principle = "kind"
+        opposite = "mean"
+        [[label.judges]]
+        name = "b"
+        kind = "openai"
+        model = "m"
+        usd_per_million_input = 0.1
+        usd_per_million_output = 1
+    "#;
+    let resolved = load(text).unwrap();
+    let written = resolved.to_toml();
+    let again = load(&written).unwrap_or_else(|error| panic!("{error}\n{written}"));
+    assert_eq!(again.config, resolved.config);
+    let run: Vec<&str> = written.lines().take_while(|line| !line.is_empty()).collect();
+    assert_snapshot!(run.join("\n"), @r#"
+    [run]
+    name = 'round "trip" # 1'  # file
+    dir = "runs"  # default
+    seed = 0  # default
+    stages = ["generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
+    device = "cpu"  # default
+    threads = 0  # default
+    "#);
+    let flagged = set(&[("run.seed", "7")]).unwrap().to_toml();
+    assert!(flagged.contains("\nseed = 7  # flag\n"), "{flagged}");
+}
+
+#[test]
+fn unknown_keys_are_all_found_and_the_nearest_known_one_is_named() {
+    let text = "[ppo]\nkl_coeff = 0.1\nbeta = 0.1\n[ppoo]\nsteps = 1\n[[label.judges]]\nprincipal = 'x'\n[run]\nzzzzzzz = 1\n[ppo.optim]\nlr = 1";
+    assert_snapshot!(error(text), @r#"
+    6 problems in the config
+      unknown key `ppo.kl_coeff` on line 2; did you mean `kl_coef`?
+      unknown key `ppo.beta` on line 3; it is a key of `[dpo]`
+      unknown key `ppoo` on line 4; did you mean `ppo`?
+      unknown key `label.judges[0].principal` on line 7; did you mean `principle`?
+      unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`
+      unknown key `ppo.optim.lr` on line 11; the keys here are `learning_rate`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, `weight_decay`, `max_grad_norm`, `schedule`, `warmup_ratio`
+    "#);
+}
+
+#[test]
+fn wrong_types_are_told_in_the_words_of_the_file() {
+    let text = "[run]\nseed = -1\nstages = 'ppo'\nname = 3\n[ppo]\nsteps = 'abc'\nepochs = 1.5\nkl_estimator = 'k9'\nwhiten_rewards = 'yes'\nkl_coef = nan\noptim = 3\n[prompts]\nlimit = 1979-05-27\n[dpo]\nepochs = 99999999999999999999";
+    assert_snapshot!(error(text), @r#"
+    11 problems in the config
+      `run.seed` must be at least 0, got -1 (line 2)
+      `run.stages` must be a list, got "ppo" (line 3)
+      `run.name` must be text in quotes, got 3 (line 4)
+      `ppo.steps` must be a whole number, got "abc" (line 6)
+      `ppo.epochs` must be a whole number, got 1.5 (line 7)
+      `ppo.kl_estimator` must be one of `k1`, `k2`, `k3`, got "k9" (line 8)
+      `ppo.whiten_rewards` must be true or false, got "yes" (line 9)
+      `ppo.kl_coef` must be a finite number, got nan (line 10)
+      `ppo.optim` must be a table, got 3 (line 11)
+      `prompts.limit` cannot be a date, got 1979-05-27 (line 13)
+      `dpo.epochs` must be below 2^63, got 99999999999999999999 (line 15)
+    "#);
+}
+
+#[test]
+fn impossible_values_are_told_at_once_with_their_lines() {
+    let text = "[ppo]\nkl_coef = -0.1\nlambda = 1.5\nmini_batches = 5\n[generate]\nn = 3\n[dpo]\nbeta = 0\nmicro_batch_size = 9\n[ppo.lora]\ntargets = ['q_proj', 'qproj']\n[run]\nstages = ['label', 'generate', 'generate']";
+    assert_snapshot!(error(text), @r#"
+    9 problems in the config
+      `ppo.kl_coef` must be at least 0, got -0.1 (line 2)
+      `ppo.lambda` must be between 0 and 1, got 1.5 (line 3)
+      `ppo.mini_batches` must divide the 32 responses of `ppo.prompts_per_step` × `ppo.samples_per_prompt`, got 5 (line 4)
+      `dpo.beta` must be above 0, got 0 (line 8)
+      `dpo.micro_batch_size` must be at most `dpo.batch_size` = 8, got 9 (line 9)
+      `ppo.lora.targets` must be among `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, got "qproj" (line 11)
+      `run.stages` must keep the pipeline's order: `generate` runs before `label` (line 13)
+      `run.stages` names `generate` twice (line 13)
+      `label.pairs_per_prompt` must be at most 3, the pairs of `generate.n` = 3 responses, got 4
+    "#);
+}
+
+#[test]
+fn judges_are_checked_against_their_kind() {
+    let text = "[[label.judges]]\nname = 'a'\nprotocol = 'contrastive'\n[[label.judges]]\nname = 'a'\nkind = 'openai'\nprotocol = 'contrastive'\nprinciple = 'p'\nmodel = 'm'\nbase_url = 'http://judge.example/v1'\napi_key_env = 'sk-12345'\n[[label.judges]]\nname = 'c'\nprotocol = 'pairwise'\nmax_tokens = 9\ntemperature = 0.5";
+    let message = error(text);
+    assert!(!message.contains("sk-12345"), "what may be a key is never repeated");
+    assert_snapshot!(message, @r#"
+    11 problems in the config
+      `label.judges[0].principle` must be given for a contrastive judge (line 1)
+      `label.judges[0].opposite` must be given for a contrastive judge (line 1)
+      `label.judges[1].usd_per_million_input` must be given, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
+      `label.judges[1].usd_per_million_output` must be given, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
+      `label.judges[1].name` must differ from that of other judges, got "a" again (line 5)
+      `label.judges[1].protocol` cannot be "contrastive" for an `openai` judge: the endpoint gives no log-probs of a given text (line 7)
+      `label.judges[1].principle` is for contrastive judges only; this one does not use it (line 8)
+      `label.judges[1].base_url` must be https unless it is this machine, got "http://judge.example/v1" (line 10)
+      `label.judges[1].api_key_env` must be the name of an environment variable, not the key (line 11)
+      `label.judges[2].max_tokens` is for `openai` judges only; a local one does not use it (line 15)
+      `label.judges[2].temperature` is for contrastive judges only; this one does not use it (line 16)
+    "#);
+}
+
+#[test]
+fn flags_and_variables_are_named_in_errors() {
+    let flags = [
+        ("ppo.kl_coeff".into(), "1".into()),
+        ("ppo.steps".into(), "many".into()),
+        ("label.judges[7].name".into(), "x".into()),
+        ("..".into(), "x".into()),
+        ("run.seed.x".into(), "1".into()),
+    ];
+    let error =
+        Config::load("[run]\nseed = 1", &flags, |name| (name == "RLAIF_DPO_BETA").then(|| "-1".into()))
+            .unwrap_err();
+    assert_snapshot!(error, @r#"
+    6 problems in the config
+      `dpo.beta` must be above 0, got -1 (`RLAIF_DPO_BETA`)
+      `label.judges[7].name` in `--set`: the list has only 1
+      `run.seed.x` in `--set`: its parent is not a table
+      unknown key `ppo.kl_coeff` in `--set`; did you mean `kl_coef`?
+      `ppo.steps` must be a whole number, got "many" (`--set`)
+      `..` in `--set` is no key such as `ppo.kl_coef`
+    "#);
+}
+
+#[test]
+fn a_file_that_is_no_toml_says_where() {
+    assert_snapshot!(error("[run]\nseed = = 1\n"), @r#"
+    2 problems in the config
+      line 2: extra `=`, expected nothing
+      line 2: unexpected key or value, expected newline, `#`
+    "#);
+    assert_snapshot!(error("[run]\nseed = 1\nseed = 2\n"), @r#"line 3: duplicate key"#);
+    assert_snapshot!(error("run = 3"), @r#"`run` must be a table, got 3 (line 1)"#);
+    assert_snapshot!(error("[[label.few_shot]]\nprompt = 'p'\nfirst = 'f'"), @r#"
+    2 problems in the config
+      `label.few_shot[0]` on line 1 has no `second`
+      `label.few_shot[0]` on line 1 has no `verdict`
+    "#);
+}
+
+#[test]
+fn https_is_needed_except_on_this_machine() {
+    let problems = |url: &str| {
+        set(&[(
+            "label.judges",
+            &format!("[{{name='j', kind='openai', model='m', allow_unknown_price=true, base_url='{url}'}}]"),
+        )])
+    };
+    for good in
+        ["https://api.example/v1", "http://localhost:8080/v1", "http://[::1]:1/v1", "http://127.0.0.2/v1"]
+    {
+        assert!(problems(good).is_ok(), "{good}: {}", problems(good).unwrap_err());
+    }
+    for bad in [
+        "http://api.example/v1",
+        "ftp://localhost",
+        "api.example",
+        "https://",
+        "https://u:p@api.example/v1",
+        "https://api.example/v1?key=1",
+        "http://localhost.example/v1",
+        "http://127.0.0.1@evil.example/",
+    ] {
+        assert!(problems(bad).is_err(), "{bad}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn load_never_panics_on_text(text in "\\PC{0,200}") {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn load_never_panics_on_settings(key in "(run|ppo|label|label\\.judges|evaluate|x)?(\\[[0-9]{1,3}\\]|\\.)?[a-z_\\.\\[\\]0-9]{0,12}", value in "\\PC{0,30}") {
+        let _ = set(&[(&key, &value)]);
+    }
+
+    /// Structured nonsense: known keys with values of every type.
+    #[test]
+    fn load_never_panics_on_known_keys(
+        section in "run|policy|prompts|generate|label|reward|ppo|dpo|evaluate|\\[label\\.judges\\]|ppo\\.lora",
+        key in "seed|stages|judges|lora|optim|n|few_shot|steps|name|kl_budget|system|targets",
+        value in "-?[0-9]{1,20}|[0-9]\\.[0-9]|nan|-inf|'none'|true|\\[\\]|\\[1\\]|\\['a'\\]|\\[\\{\\}\\]|\\{\\}|\\{rank = 1\\}|1979-05-27",
+    ) {
+        let _ = load(&format!("[{section}]\n{key} = {value}\n"));
+    }
+}
