@@ -1,0 +1,70 @@
+//! Real judge transcripts against the verdicts that their authors recorded. The data is not part of this repository: the test
+//! runs where `RLAIF_SHARED` names the folder that holds it.
+
+use rlaif_core::records::Choice;
+use rlaif_judge::{Style, parse};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[derive(Default)]
+struct Tally {
+    verdicts: usize,
+    equal: usize,
+    nulls: usize,
+    null: usize,
+    differences: Vec<String>,
+}
+
+#[test]
+fn recorded_verdicts_are_read_back() {
+    let Some(shared) = std::env::var_os("RLAIF_SHARED") else {
+        eprintln!("skipped: RLAIF_SHARED is not set");
+        return;
+    };
+    let folder = Path::new(&shared).join("data/transcripts");
+    let mut missed = Vec::new();
+    for as_auto in [false, true] {
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        for file in ["fastchat-scores", "llmbar", "mtbench-brackets", "qlora-digit"] {
+            let rows = std::fs::read_to_string(folder.join(file).with_extension("jsonl")).unwrap();
+            for row in rows.lines() {
+                let row: Value = serde_json::from_str(row).unwrap();
+                let want = row["verdict"].as_str();
+                let name = row["style"].as_str().unwrap();
+                let style = if as_auto { Style::Auto } else { name.parse().unwrap() };
+                let parsed = parse(row["text"].as_str().unwrap(), style);
+                let got = parsed.verdict.clone().ok().map(|choice| match choice {
+                    Choice::First => "A",
+                    Choice::Second => "B",
+                    Choice::Tie => "tie",
+                });
+                let tally = tallies.entry(name.to_owned()).or_default();
+                match want {
+                    Some(_) => tally.verdicts += 1,
+                    None => tally.nulls += 1,
+                }
+                match (want, got == want) {
+                    (Some(_), true) => tally.equal += 1,
+                    (None, true) => tally.null += 1,
+                    _ => tally
+                        .differences
+                        .push(format!("{}: {want:?}, read {got:?}: {}", row["id"], parsed.reason)),
+                }
+            }
+        }
+        for (style, tally) in &tallies {
+            println!(
+                "{style} (auto: {as_auto}): {} of {} verdicts, {} of {} nulls; {:#?}",
+                tally.equal, tally.verdicts, tally.null, tally.nulls, tally.differences
+            );
+            if (tally.equal as f64) < 0.995 * tally.verdicts as f64
+                || (tally.null as f64) < 0.95 * tally.nulls as f64
+            {
+                missed.push(format!("{style} (auto: {as_auto})"));
+            }
+        }
+        assert_eq!(tallies.len(), 5, "every style of the folder was read");
+    }
+    assert_eq!(missed, Vec::<String>::new(), "styles below 99.5 % of verdicts or 95 % of nulls");
+}
