@@ -25,7 +25,11 @@ pub struct Heads {
 impl Heads {
     /// The heads of a model.
     pub fn of(config: &ModelConfig) -> Self {
-        Self { query: config.num_attention_heads, key_value: config.num_key_value_heads, dim: config.head_dim }
+        Self {
+            query: config.num_attention_heads,
+            key_value: config.num_key_value_heads,
+            dim: config.head_dim,
+        }
     }
 
     /// Factor on the scores: 1 / sqrt(head_dim).
@@ -108,7 +112,8 @@ impl PortableAttention {
         let Heads { query, key_value, dim } = self.heads;
         let tokens = q.dims()[0];
         let q = rotate(q.reshape([tokens, query, dim]), &self.cos, &self.sin).reshape([tokens, query * dim]);
-        let k = rotate(k.reshape([tokens, key_value, dim]), &self.cos, &self.sin).reshape([tokens, key_value * dim]);
+        let k = rotate(k.reshape([tokens, key_value, dim]), &self.cos, &self.sin)
+            .reshape([tokens, key_value * dim]);
 
         let shared = query / key_value;
         let outputs = self.groups.iter().map(|group| {
@@ -118,7 +123,10 @@ impl PortableAttention {
             let q = q.reshape([rows, queries, key_value, shared, dim]).permute([0, 2, 3, 1, 4]);
             let q = q.reshape([rows, key_value, shared * queries, dim]);
             let unpack = |x: &Tensor<2>| {
-                x.clone().select(0, group.key_index.clone()).reshape([rows, keys, key_value, dim]).swap_dims(1, 2)
+                x.clone()
+                    .select(0, group.key_index.clone())
+                    .reshape([rows, keys, key_value, dim])
+                    .swap_dims(1, 2)
             };
             let scores = q.matmul(unpack(&k).transpose()).mul_scalar(self.heads.scale());
             let scores = scores.reshape([rows, query, queries, keys]) + group.mask.clone();

@@ -99,7 +99,10 @@ impl PackedBatch {
     /// # Panics
     /// If `ids` is empty, or `prompt` is itself a response.
     pub fn push_response(&mut self, prompt: SegmentId, ids: &[u32]) -> SegmentId {
-        assert!(self.segments[prompt.0].parent.is_none(), "a response cannot be the prompt of another response");
+        assert!(
+            self.segments[prompt.0].parent.is_none(),
+            "a response cannot be the prompt of another response"
+        );
         self.push(ids, Some(prompt.0))
     }
 
@@ -165,7 +168,10 @@ impl PackedBatch {
     pub fn sequence_reads(&self, sequence: SegmentId) -> Reads {
         let segment = self.segment(sequence);
         let end = segment.start + segment.len;
-        Reads { indices: (segment.start..end - 1).collect(), targets: self.ids[segment.start + 1..end].to_vec() }
+        Reads {
+            indices: (segment.start..end - 1).collect(),
+            targets: self.ids[segment.start + 1..end].to_vec(),
+        }
     }
 }
 

@@ -90,9 +90,8 @@ impl ModelConfig {
     /// # Errors
     /// If a field is missing, impossible, or asks for a feature that we do not have; it is named.
     pub fn from_hf_json(json: &Value) -> Result<Self> {
-        let fields = json
-            .as_object()
-            .ok_or_else(|| ModelError::config("config.json", "must be a JSON object"))?;
+        let fields =
+            json.as_object().ok_or_else(|| ModelError::config("config.json", "must be a JSON object"))?;
         let model_type = fields.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
         let architecture = match model_type {
             "llama" => Architecture::Llama,
@@ -228,7 +227,7 @@ impl ModelConfig {
         tensors
     }
 
-    /// How many numbers the decoder has. The caps of [`ModelConfig::check`] keep this within 64 bits.
+    /// How many numbers the decoder has. The caps that a config is checked against keep this within 64 bits.
     pub fn num_parameters(&self) -> u64 {
         let (hidden, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
         let queries = (self.num_attention_heads * self.head_dim) as u64;
@@ -296,8 +295,9 @@ impl ModelConfig {
                 positive("low_freq_factor", *low_freq_factor)?;
                 positive("high_freq_factor", *high_freq_factor)?;
                 if high_freq_factor <= low_freq_factor {
-                    let problem =
-                        format!("must be above `low_freq_factor` ({low_freq_factor}), got {high_freq_factor}");
+                    let problem = format!(
+                        "must be above `low_freq_factor` ({low_freq_factor}), got {high_freq_factor}"
+                    );
                     return Err(ModelError::config("high_freq_factor", problem));
                 }
             }
@@ -412,8 +412,9 @@ pub(crate) fn token_ids(fields: &Map<String, Value>, field: &str) -> Result<Vec<
             return Ok(None);
         }
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.map(Some)
-            .ok_or_else(|| ModelError::config(field, format!("must be a token id or a list of them, got {value}")))
+        id.map(Some).ok_or_else(|| {
+            ModelError::config(field, format!("must be a token id or a list of them, got {value}"))
+        })
     };
     match fields.get(field) {
         None | Some(Value::Null) => Ok(Vec::new()),

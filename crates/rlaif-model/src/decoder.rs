@@ -3,15 +3,17 @@
 //! One forward pass serves training, scoring and sampling: [`Decoder::blocks`] runs the layers over a stream of tokens and
 //! leaves open what a token attends to. Packed batches attend within the stream, sampling attends to its KV cache.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
+use rlaif_core::config::LoraConfig;
 
-use crate::attention::{Heads, PortableAttention, int_tensor};
+use crate::attention::{Heads, int_tensor};
 use crate::batch::{PackedBatch, Reads};
 use crate::config::ModelConfig;
 use crate::error::{ModelError, Result};
 use crate::logprobs::{self, TokenStatistics};
-use crate::lora::{Lora, LoraConfig, PROJECTIONS};
+use crate::lora::{Lora, PROJECTIONS};
+use crate::ops::{self, Attention};
 use crate::params::Trainable;
 use crate::rope::Rope;
 use crate::weights::WeightSource;
@@ -141,7 +143,7 @@ impl Decoder {
     /// If a token id is outside the vocabulary: check ids where they enter the program, with
     /// [`check_ids`](Self::check_ids).
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
-        let attention = PortableAttention::new(batch, Heads::of(&self.config), &self.rope, &self.device);
+        let attention = Attention::new(batch, Heads::of(&self.config), &self.rope, &self.device);
         self.blocks(batch.ids(), &mut |_, q, k, v| attention.forward(q, k, v))
     }
 
@@ -154,21 +156,17 @@ impl Decoder {
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let ids: Tensor<1, Int> = int_tensor(ids.iter().map(|&id| i64::from(id)).collect(), &self.device);
+        let epsilon = self.config.rms_norm_eps;
         let mut x = self.embedding.clone().select(0, ids); // [N, H]
         for (number, layer) in self.layers.iter().enumerate() {
-            let h = self.rms_norm(x.clone(), &layer.input_norm);
-            let attended = attend(number, layer.query.forward(&h), layer.key.forward(&h), layer.value.forward(&h));
+            let h = ops::rms_norm(x.clone(), &layer.input_norm, epsilon);
+            let attended =
+                attend(number, layer.query.forward(&h), layer.key.forward(&h), layer.value.forward(&h));
             x = x + layer.output.forward(&attended);
-            let h = self.rms_norm(x.clone(), &layer.post_attention_norm);
-            x = x + layer.down.forward(&(silu(layer.gate.forward(&h)) * layer.up.forward(&h)));
+            let h = ops::rms_norm(x.clone(), &layer.post_attention_norm, epsilon);
+            x = x + layer.down.forward(&ops::swiglu(layer.gate.forward(&h), layer.up.forward(&h)));
         }
-        self.rms_norm(x, &self.norm)
-    }
-
-    /// x / sqrt(mean(x^2) + eps) * w, Zhang & Sennrich 2019 (<https://arxiv.org/abs/1910.07467>).
-    fn rms_norm(&self, x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
-        let mean_square = x.clone().square().mean_dim(1); // [N, 1]
-        x / mean_square.add_scalar(self.config.rms_norm_eps).sqrt() * weight.clone()
+        ops::rms_norm(x, &self.norm, epsilon)
     }
 
     /// Log-probability of each target at its read, of the distribution softmax(logits / temperature).
@@ -243,7 +241,10 @@ impl Decoder {
 
     /// Whether any projection has an adapter.
     pub fn has_lora(&self) -> bool {
-        self.clone().layers.iter_mut().any(|l| l.projections_mut().iter().any(|(_, linear)| linear.lora.is_some()))
+        self.clone()
+            .layers
+            .iter_mut()
+            .any(|l| l.projections_mut().iter().any(|(_, linear)| linear.lora.is_some()))
     }
 
     /// Adds the adapters to the weights and drops them; nothing is trainable afterwards.
@@ -267,7 +268,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-        let got = self.weights.shape(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
+        let got =
+            self.weights.shape(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
         if got != expected {
             return Err(ModelError::TensorShape { name: name.to_string(), expected: expected.to_vec(), got });
         }

@@ -1,25 +1,57 @@
-//! rlaif-model
+//! Decoder language models: files in, a forward pass for training and scoring, sampling, files out.
+//!
+//! | to | see |
+//! |---|---|
+//! | open a model wherever it is | [`ModelFiles`], [`ModelConfig`], [`WeightSource`], [`Tokenizer`], [`ChatTemplate`] |
+//! | run it | [`Decoder`] over a [`PackedBatch`], read at [`Reads`]; [`ScalarHead`] for scores and values |
+//! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`] |
+//! | sample from it | [`generate`] with [`SamplingConfig`] |
+//! | write it down | [`save_causal_lm`], [`save_reward_model`] |
+//!
+//! There is one implementation of the mathematics. Every step has a portable form in Burn tensors; on the CPU, the steps where time
+//! goes have a fused kernel with its own backward pass, tested against the portable form (`kernels/`).
 
 mod attention;
 mod batch;
+mod cache;
+mod chat_template;
 mod config;
 mod decoder;
 mod device;
 mod error;
+mod generate;
+mod gguf;
 mod heads;
+#[cfg(feature = "flex")]
+mod kernels;
 mod logprobs;
 mod lora;
+mod ops;
 mod params;
 mod rope;
+mod safetensors_io;
+mod sampling;
+mod save;
+mod simd;
+mod source;
+mod tokenizer;
 mod weights;
 
 pub use batch::{PackedBatch, Reads, Segment, SegmentId};
+pub use chat_template::{ChatTemplate, SpecialStrings};
 pub use config::{Architecture, ModelConfig, RopeScaling};
 pub use decoder::Decoder;
 pub use device::{available as available_devices, open_device};
 pub use error::{ModelError, Result};
+pub use generate::{GenerateProgress, GenerateRequest, Sample, generate};
+pub use gguf::{GgmlType, Gguf, GgufTensor, GgufValue, GgufWeights, dequantize};
 pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;
-pub use lora::{LoraConfig, PROJECTIONS};
+pub use lora::PROJECTIONS;
 pub use params::Trainable;
+pub use safetensors_io::{SafetensorsWeights, SaveDtype, save_safetensors};
+pub use sampling::{SamplingConfig, sample_token};
+pub use save::{save_causal_lm, save_reward_model};
+pub use source::ModelFiles;
+pub use tokenizer::Tokenizer;
 pub use weights::WeightSource;

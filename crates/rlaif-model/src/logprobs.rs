@@ -1,4 +1,6 @@
-//! Log-probabilities of tokens, read only where a loss needs them, the portable way.
+//! Log-probabilities of tokens, read only where a loss needs them.
+//!
+//! On the CPU a fused kernel does the work; elsewhere, and as its reference, chunks of tensor operations.
 
 use burn::tensor::{Tensor, TensorData, activation::log_softmax};
 
@@ -20,15 +22,46 @@ pub struct TokenStatistics {
 ///
 /// Shapes: `hidden`: `[N, H]`; `head`: `[V, H]`; returns `[R]`, in the order of `reads`.
 pub fn logprobs(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64) -> Tensor<1> {
-    chunked(hidden, head, reads, temperature, false).logprobs
+    read(hidden, head, reads, temperature, false).logprobs
 }
 
 /// [`logprobs`] with the entropy of each distribution, -sum p log p.
 pub fn statistics(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64) -> TokenStatistics {
-    chunked(hidden, head, reads, temperature, true)
+    read(hidden, head, reads, temperature, true)
 }
 
-fn chunked(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64, with_entropy: bool) -> TokenStatistics {
+fn read(
+    hidden: &Tensor<2>,
+    head: &Tensor<2>,
+    reads: &Reads,
+    temperature: f64,
+    with_entropy: bool,
+) -> TokenStatistics {
+    #[cfg(feature = "flex")]
+    if !reads.is_empty() && crate::device::is_flex(&hidden.device()) {
+        let plan = crate::kernels::logprobs::ReadPlan {
+            indices: reads.indices.clone(),
+            targets: reads.targets.clone(),
+            temperature: temperature as f32,
+            with_entropy,
+        };
+        let count = reads.len();
+        let rows = crate::kernels::token_statistics(hidden, head, plan); // [2, R]
+        return TokenStatistics {
+            logprobs: rows.clone().narrow(0, 0, 1).reshape([count]),
+            entropy: rows.inner().narrow(0, 1, 1).reshape([count]),
+        };
+    }
+    portable(hidden, head, reads, temperature, with_entropy)
+}
+
+pub(crate) fn portable(
+    hidden: &Tensor<2>,
+    head: &Tensor<2>,
+    reads: &Reads,
+    temperature: f64,
+    with_entropy: bool,
+) -> TokenStatistics {
     let device = hidden.device().inner();
     let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
     for (indices, targets) in reads.indices.chunks(CHUNK).zip(reads.targets.chunks(CHUNK)) {

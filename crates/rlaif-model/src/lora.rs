@@ -5,20 +5,11 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rlaif_core::config::LoraConfig;
 
 /// Projections of a decoder layer that an adapter can attach to.
-pub const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
-/// Size and place of the adapters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraConfig {
-    /// Inner dimension of `A` and `B`.
-    pub rank: usize,
-    /// Scale: the update is multiplied by `alpha / rank`.
-    pub alpha: f64,
-    /// Which of [`PROJECTIONS`] get an adapter.
-    pub targets: Vec<String>,
-}
+pub const PROJECTIONS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// The adapter of one projection.
 #[derive(Debug, Clone)]
@@ -33,7 +24,14 @@ pub struct Lora {
 
 impl Lora {
     /// A fresh adapter; `stream` numbers the projection, so that each draws its own numbers from the seed.
-    pub fn new(inputs: usize, outputs: usize, config: &LoraConfig, seed: u64, stream: u64, device: &Device) -> Self {
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        config: &LoraConfig,
+        seed: u64,
+        stream: u64,
+        device: &Device,
+    ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         let bound = 1.0 / (inputs as f32).sqrt();

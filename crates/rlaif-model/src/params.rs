@@ -52,7 +52,11 @@ impl Decoder {
             for (name, linear) in layer.projections_mut() {
                 walk_linear(&format!("{prefix}.{name}"), linear, visit);
             }
-            visit(&format!("{prefix}.post_attention_layernorm.weight"), Slot::Vector, &mut layer.post_attention_norm);
+            visit(
+                &format!("{prefix}.post_attention_layernorm.weight"),
+                Slot::Vector,
+                &mut layer.post_attention_norm,
+            );
         }
         visit("model.norm.weight", Slot::Vector, &mut self.norm);
         if let Some(head) = &mut self.head {
@@ -106,7 +110,11 @@ impl Decoder {
             let [rows, columns] = parameter.dims();
             let found = value_of(&name).ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
             if found.len() != rows * columns {
-                return Err(ModelError::TensorShape { name, expected: vec![rows, columns], got: vec![found.len()] });
+                return Err(ModelError::TensorShape {
+                    name,
+                    expected: vec![rows, columns],
+                    got: vec![found.len()],
+                });
             }
             values.push(TensorData::new(found, [rows, columns]));
         }
@@ -161,5 +169,5 @@ pub(crate) fn restored(tensor: Tensor<2>, trainable: bool) -> Tensor<2> {
 
 /// The numbers of a tensor in row-major order.
 pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.inner().into_data().into_vec().expect("model tensors are float32")
+    tensor.inner().into_data().try_into_vec().expect("model tensors are float32")
 }

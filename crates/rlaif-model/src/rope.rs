@@ -74,7 +74,8 @@ fn inverse_frequencies(config: &ModelConfig) -> Vec<f64> {
             .map(|frequency| {
                 let periods = *original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
                 // 0 where the context holds few periods (slow pair: scale), 1 where it holds many (fast pair: keep).
-                let keep = ((periods - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                let keep =
+                    ((periods - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
                 keep * frequency + (1.0 - keep) * frequency / factor
             })
             .collect(),
@@ -92,7 +93,7 @@ mod tests {
         let values = [1.0f32, 2.0, 3.0, 4.0, -1.0, 0.5, 2.0, -3.0];
         let x = Tensor::<3>::from_data(TensorData::new(values.to_vec(), [2, 1, 4]), &device);
         let (cos, sin) = rope.tensors(&[0, 7], &device);
-        let by_tensor: Vec<f32> = rotate(x, &cos, &sin).into_data().to_vec().unwrap();
+        let by_tensor: Vec<f32> = rotate(x, &cos, &sin).into_data().try_to_vec().unwrap();
         let mut by_slice = values;
         let (cos, sin) = rope.tables(&[0, 7]);
         for row in 0..2 {

@@ -1,0 +1,102 @@
+//! Tokens per second of scoring, of a training step and of sampling:
+//! `cargo run --release -p rlaif-model --example speed -- MODEL [score] [full] [lora] [sample]`.
+//!
+//! The training step is that of the design document's measurements: 8 sequences of 256 tokens, log-probabilities at every
+//! position, forward and backward through all weights.
+
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use rlaif_core::config::LoraConfig;
+use rlaif_model::{
+    Decoder, GenerateRequest, ModelFiles, PackedBatch, Reads, Result, SamplingConfig, Trainable, generate,
+    open_device,
+};
+
+fn main() -> Result<()> {
+    let spec =
+        std::env::args().nth(1).unwrap_or_else(|| "models/SmolLM2-135M-Instruct.Q4_1.gguf".to_string());
+    let files = ModelFiles::open(&spec)?;
+    let parts: Vec<String> = std::env::args().skip(2).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
+    let start = Instant::now();
+    let mut decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu")?)?;
+    println!("load: {:.1} s", start.elapsed().as_secs_f64());
+
+    let vocabulary = files.config.vocab_size as u32;
+    let mut batch = PackedBatch::new();
+    let mut reads = Reads::new();
+    for sequence in 0..8u32 {
+        let ids: Vec<u32> = (0..256u32).map(|t| (sequence * 7919 + t * 104_729) % vocabulary).collect();
+        let segment = batch.push_sequence(&ids);
+        reads.append(batch.sequence_reads(segment));
+    }
+    let tokens = batch.num_tokens() as f64;
+    let rate = |start: Instant| tokens / start.elapsed().as_secs_f64();
+
+    for _ in 0..if wanted("score") { 2 } else { 0 } {
+        let start = Instant::now();
+        let hidden = decoder.hidden(&batch);
+        let forward = rate(start);
+        let start = Instant::now();
+        let mean = decoder.logprobs(&hidden, &reads, 1.0).mean();
+        println!(
+            "score: hidden {forward:.0} tokens/s, log-probs {:.0} tokens/s, mean {:.4}",
+            rate(start),
+            mean.into_scalar::<f32>()
+        );
+    }
+    for (part, trainable) in [("full", Trainable::Full), ("lora", Trainable::Lora)] {
+        if !wanted(part) {
+            continue;
+        }
+        if trainable == Trainable::Lora {
+            decoder.add_lora(&LoraConfig::default(), 1)?;
+        }
+        decoder.set_trainable(trainable);
+        for _ in 0..3 {
+            let start = Instant::now();
+            let loss = -decoder.logprobs(&decoder.hidden(&batch), &reads, 1.0).mean();
+            let forward = start.elapsed().as_secs_f64();
+            let grads = loss.backward();
+            let norm: Vec<Tensor<2>> =
+                decoder.parameters().into_iter().filter_map(|(_, p)| p.grad(&grads)).collect();
+            println!(
+                "train {trainable:?}: {:.0} tokens/s (forward {forward:.2} s, {} gradients)",
+                rate(start),
+                norm.len()
+            );
+        }
+    }
+
+    if !wanted("sample") {
+        return Ok(());
+    }
+    let config = SamplingConfig {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        max_new_tokens: 64,
+        stop_ids: vec![],
+        batch_size: 24,
+    };
+    let requests: Vec<GenerateRequest> = (0..12)
+        .map(|i| GenerateRequest {
+            prompt_ids: batch.ids()[i * 8..i * 8 + 48].to_vec(),
+            n: 4,
+            seed: i as u64,
+        })
+        .collect();
+    for top_p in [1.0, 0.95] {
+        let start = Instant::now();
+        let mut tokens = 0;
+        generate(&decoder, &requests, &SamplingConfig { top_p, ..config.clone() }, &mut |p| {
+            tokens = p.tokens
+        })?;
+        println!(
+            "sample (batch 24, top_p {top_p}): {:.0} tokens/s",
+            tokens as f64 / start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Keys and values of what was read so far, in host memory.
+//!
+//! A prompt's are computed once and shared by all its samples; a sample's own grow by blocks of [`BLOCK`] tokens, so that
+//! nothing is ever copied to make room, and a sample that ends early never had room for the longest.
+
+use std::sync::Arc;
+
+use crate::attention::Heads;
+use crate::rope::rotate_slice;
+use crate::simd;
+
+/// Tokens in a block.
+const BLOCK: usize = 32;
+
+/// Keys (rotated) and values of a run of tokens, for all layers.
+///
+/// Layout: `[layers, kv_heads, capacity, head_dim]`, so that one head reads a contiguous run.
+pub(crate) struct Span {
+    len: usize,
+    capacity: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Span {
+    fn new(layers: usize, heads: Heads, capacity: usize) -> Self {
+        let size = layers * heads.key_value * capacity * heads.dim;
+        Self { len: 0, capacity, keys: vec![0.0; size], values: vec![0.0; size] }
+    }
+
+    fn offset(&self, heads: Heads, layer: usize, head: usize) -> usize {
+        (layer * heads.key_value + head) * self.capacity * heads.dim
+    }
+
+    fn write(&mut self, heads: Heads, layer: usize, at: usize, k: &[f32], v: &[f32]) {
+        for head in 0..heads.key_value {
+            let to = self.offset(heads, layer, head) + at * heads.dim;
+            let from = head * heads.dim..(head + 1) * heads.dim;
+            self.keys[to..to + heads.dim].copy_from_slice(&k[from.clone()]);
+            self.values[to..to + heads.dim].copy_from_slice(&v[from]);
+        }
+    }
+}
+
+/// The cache of one prompt, filled by a packed forward pass.
+pub(crate) struct PromptCache {
+    heads: Heads,
+    span: Span,
+}
+
+impl PromptCache {
+    pub fn new(layers: usize, heads: Heads, tokens: usize) -> Self {
+        let mut span = Span::new(layers, heads, tokens);
+        span.len = tokens;
+        Self { heads, span }
+    }
+
+    pub fn len(&self) -> usize {
+        self.span.len
+    }
+
+    /// Stores one layer's keys and values; keys come unrotated.
+    ///
+    /// Shapes: `k`, `v`: `[tokens, kv_heads * head_dim]`; `cos`, `sin`: `[tokens, head_dim / 2]`.
+    pub fn fill(&mut self, layer: usize, k: &[f32], v: &[f32], cos: &[f32], sin: &[f32]) {
+        let (width, half) = (self.heads.key_value * self.heads.dim, self.heads.dim / 2);
+        let mut rotated = vec![0.0; width];
+        for t in 0..self.span.len {
+            rotated.copy_from_slice(&k[t * width..(t + 1) * width]);
+            for head in rotated.chunks_mut(self.heads.dim) {
+                rotate_slice(head, &cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
+            }
+            self.span.write(self.heads, layer, t, &rotated, &v[t * width..(t + 1) * width]);
+        }
+    }
+}
+
+/// The cache of one sample: its prompt's, and its own tokens.
+pub(crate) struct SampleCache {
+    prompt: Arc<PromptCache>,
+    layers: usize,
+    blocks: Vec<Span>,
+    len: usize,
+    scores: Vec<f32>, // scratch
+}
+
+impl SampleCache {
+    /// A sample that starts where its prompt ends.
+    pub fn fork(prompt: Arc<PromptCache>, layers: usize) -> Self {
+        Self { prompt, layers, blocks: Vec::new(), len: 0, scores: Vec::new() }
+    }
+
+    /// Position of the next token.
+    pub fn position(&self) -> usize {
+        self.prompt.len() + self.len
+    }
+
+    /// Makes room for one more token; [`attend`](Self::attend) then fills it, layer by layer.
+    pub fn push(&mut self) {
+        if self.len.is_multiple_of(BLOCK) {
+            self.blocks.push(Span::new(self.layers, self.prompt.heads, BLOCK));
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.len += 1;
+        }
+        self.len += 1;
+    }
+
+    /// Rotates one token's query and key, stores key and value, and attends to everything before and to itself.
+    ///
+    /// Shapes: `q`, `out`: `[heads * head_dim]`; `k`, `v`: `[kv_heads * head_dim]`; `cos`, `sin`: `[head_dim / 2]`.
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        q: &mut [f32],
+        k: &mut [f32],
+        v: &[f32],
+        (cos, sin): (&[f32], &[f32]),
+        out: &mut [f32],
+    ) {
+        let heads = self.prompt.heads;
+        for head in q.chunks_mut(heads.dim).chain(k.chunks_mut(heads.dim)) {
+            rotate_slice(head, cos, sin);
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            let at = block.len - 1;
+            block.write(heads, layer, at, k, v);
+        }
+        let shared = heads.query / heads.key_value;
+        let total = self.position();
+        self.scores.resize(shared * total, 0.0);
+        let scale = heads.scale() as f32;
+        for head in 0..heads.key_value {
+            let queries = &q[head * shared * heads.dim..][..shared * heads.dim];
+            let out = &mut out[head * shared * heads.dim..][..shared * heads.dim];
+            let mut start = 0;
+            for span in std::iter::once(&self.prompt.span).chain(&self.blocks) {
+                let keys = &span.keys[span.offset(heads, layer, head)..][..span.len * heads.dim];
+                score_keys(queries, keys, heads.dim, scale, &mut self.scores[start..], total);
+                start += span.len;
+            }
+            self.scores.chunks_mut(total).for_each(|scores| {
+                simd::softmax(scores);
+            });
+            out.fill(0.0);
+            let mut start = 0;
+            for span in std::iter::once(&self.prompt.span).chain(&self.blocks) {
+                let values = &span.values[span.offset(heads, layer, head)..][..span.len * heads.dim];
+                weigh_values(&self.scores[start..], total, values, heads.dim, out);
+                start += span.len;
+            }
+        }
+    }
+}
+
+simd::multiversion! {
+    /// scores[g, t] = scale * q_g . k_t, for a run of keys; rows of `scores` are `stride` apart.
+    fn score_keys(queries: &[f32], keys: &[f32], dim: usize, scale: f32, scores: &mut [f32], stride: usize) {
+        for (t, key) in keys.chunks_exact(dim).enumerate() {
+            for (g, query) in queries.chunks_exact(dim).enumerate() {
+                scores[g * stride + t] = scale * simd::dot(query, key);
+            }
+        }
+    }
+}
+
+simd::multiversion! {
+    /// out_g += sum_t weights[g, t] v_t, for a run of values.
+    fn weigh_values(weights: &[f32], stride: usize, values: &[f32], dim: usize, out: &mut [f32]) {
+        for (t, value) in values.chunks_exact(dim).enumerate() {
+            for (g, out) in out.chunks_exact_mut(dim).enumerate() {
+                simd::add_scaled(out, weights[g * stride + t], value);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Sampling responses: prompts are read once, forked to their samples, and decoded together.
+//!
+//! The batch stays full: a sample that ends leaves it, and the next one waiting takes its place. What a sample becomes depends
+//! on its prompt, its seed and its index, not on its neighbours, up to float rounding.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use rlaif_core::records::FinishReason;
+
+use crate::attention::Heads;
+use crate::batch::PackedBatch;
+use crate::cache::{PromptCache, SampleCache};
+use crate::decoder::Decoder;
+use crate::error::{ModelError, Result};
+use crate::ops::Attention;
+use crate::params::host_values;
+use crate::sampling::{SamplingConfig, sample_token};
+
+/// Prompt tokens that are read in one forward pass; more would only take memory.
+const PREFILL_TOKENS: usize = 2048;
+
+/// A prompt and how many samples are wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerateRequest {
+    /// The prompt, with the chat template applied.
+    pub prompt_ids: Vec<u32>,
+    /// Number of samples.
+    pub n: usize,
+    /// Seed of the prompt; each sample draws from the stream (seed, its index).
+    pub seed: u64,
+}
+
+/// One sampled response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Sampled tokens; after [`FinishReason::Stop`] the last one is the stop token.
+    pub ids: Vec<u32>,
+    /// Log-probability of each token under softmax(logits / temperature), before top-k and top-p.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// How far [`generate`] is, for a progress bar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GenerateProgress {
+    /// Samples that have ended.
+    pub samples_done: usize,
+    /// Samples wanted in all.
+    pub samples_total: usize,
+    /// Tokens sampled so far.
+    pub tokens: usize,
+}
+
+/// Samples `n` responses for each request; the result has the order of the requests.
+///
+/// A response ends at a stop token, at `max_new_tokens`, or where the model's context is full. The cache is in host memory, so
+/// this is made for the CPU; on a GPU it is right but every layer's attention goes through the host.
+///
+/// # Errors
+/// If a setting is out of range, or a prompt is empty, outside the vocabulary, or fills the context; nothing is sampled then.
+pub fn generate(
+    decoder: &Decoder,
+    requests: &[GenerateRequest],
+    config: &SamplingConfig,
+    on_progress: &mut dyn FnMut(&GenerateProgress),
+) -> Result<Vec<Vec<Sample>>> {
+    config.check()?;
+    let context = decoder.config().max_position_embeddings;
+    for (number, request) in requests.iter().enumerate() {
+        decoder.check_ids(&request.prompt_ids)?;
+        if request.prompt_ids.len() >= context {
+            let tokens = request.prompt_ids.len();
+            let reason =
+                format!("prompt {number} has {tokens} tokens and leaves no room in the context of {context}");
+            return Err(ModelError::Input { reason });
+        }
+    }
+
+    let mut engine = Engine::new(decoder, config);
+    let mut pending: VecDeque<usize> = (0..requests.len()).collect();
+    let mut ready: VecDeque<Ready> = VecDeque::new();
+    let mut active: Vec<Slot> = Vec::new();
+    let mut samples: Vec<Vec<Option<Sample>>> = requests.iter().map(|r| vec![None; r.n]).collect();
+    let mut progress =
+        GenerateProgress { samples_total: requests.iter().map(|r| r.n).sum(), ..GenerateProgress::default() };
+    let mut finish = |slot: Slot, progress: &mut GenerateProgress| {
+        progress.samples_done += 1;
+        samples[slot.request][slot.index] = Some(slot.sample);
+    };
+
+    loop {
+        while active.len() < config.batch_size {
+            if ready.is_empty() {
+                ready.extend(engine.prefill(requests, &mut pending, config.batch_size - active.len()));
+            }
+            let Some(prompt) = ready.front_mut() else { break };
+            let request = &requests[prompt.request];
+            let slot = Slot::start(prompt, request, config, engine.layers(), context);
+            prompt.next_sample += 1;
+            if prompt.next_sample == request.n {
+                ready.pop_front();
+            }
+            progress.tokens += 1;
+            match slot.ended {
+                true => finish(slot, &mut progress),
+                false => active.push(slot),
+            }
+        }
+        if active.is_empty() {
+            break;
+        }
+        engine.step(&mut active);
+        progress.tokens += active.len();
+        for ended in active.extract_if(.., |slot| slot.ended) {
+            finish(ended, &mut progress);
+        }
+        on_progress(&progress);
+    }
+    let complete =
+        |samples: Vec<Option<Sample>>| samples.into_iter().map(|s| s.expect("every sample ended")).collect();
+    Ok(samples.into_iter().map(complete).collect())
+}
+
+/// A prompt that was read and has samples left to start.
+struct Ready {
+    request: usize,
+    cache: Arc<PromptCache>,
+    logits: Vec<f32>, // [V], after the prompt's last token
+    next_sample: usize,
+}
+
+/// A sample in the batch.
+struct Slot {
+    request: usize,
+    index: usize,
+    cache: SampleCache,
+    rng: ChaCha8Rng,
+    sample: Sample,
+    max_tokens: usize,
+    ended: bool,
+}
+
+impl Slot {
+    /// Forks the prompt and takes the first token from its logits.
+    fn start(
+        prompt: &Ready,
+        request: &GenerateRequest,
+        config: &SamplingConfig,
+        layers: usize,
+        context: usize,
+    ) -> Self {
+        let mut slot = Self {
+            request: prompt.request,
+            index: prompt.next_sample,
+            cache: SampleCache::fork(prompt.cache.clone(), layers),
+            rng: rlaif_core::seed::stream(request.seed, "sample", prompt.next_sample as u64),
+            sample: Sample { ids: Vec::new(), logprobs: Vec::new(), finish: FinishReason::Length },
+            max_tokens: config.max_new_tokens.min(context - request.prompt_ids.len()),
+            ended: false,
+        };
+        slot.take(&mut prompt.logits.clone(), config);
+        slot
+    }
+
+    /// Samples the next token from `logits`, `[V]`.
+    fn take(&mut self, logits: &mut [f32], config: &SamplingConfig) {
+        let (token, logprob) = sample_token(logits, config, &mut self.rng);
+        self.sample.ids.push(token);
+        self.sample.logprobs.push(logprob);
+        if config.stop_ids.contains(&token) {
+            self.sample.finish = FinishReason::Stop;
+            self.ended = true;
+        }
+        self.ended |= self.sample.ids.len() >= self.max_tokens;
+    }
+}
+
+/// The model with its adapters merged, and what one step needs.
+struct Engine<'a> {
+    decoder: Decoder,
+    heads: Heads,
+    config: &'a SamplingConfig,
+}
+
+impl<'a> Engine<'a> {
+    fn new(decoder: &Decoder, config: &'a SamplingConfig) -> Self {
+        let mut decoder = decoder.frozen();
+        decoder.merge_lora();
+        let heads = Heads::of(decoder.config());
+        Self { decoder, heads, config }
+    }
+
+    fn layers(&self) -> usize {
+        self.decoder.layers.len()
+    }
+
+    /// Reads the next prompts in one packed pass: as many as the free slots need, up to [`PREFILL_TOKENS`].
+    fn prefill(
+        &mut self,
+        requests: &[GenerateRequest],
+        pending: &mut VecDeque<usize>,
+        slots: usize,
+    ) -> Vec<Ready> {
+        let mut batch = PackedBatch::new();
+        let mut chosen = Vec::new();
+        let mut samples = 0;
+        while let Some(&next) = pending.front() {
+            let request = &requests[next];
+            let full = batch.num_tokens() + request.prompt_ids.len() > PREFILL_TOKENS || samples >= slots;
+            if full && !batch.is_empty() {
+                break;
+            }
+            pending.pop_front();
+            if request.n > 0 {
+                samples += request.n;
+                chosen.push((next, batch.push_prompt(&request.prompt_ids)));
+            }
+        }
+        if chosen.is_empty() {
+            return Vec::new();
+        }
+
+        let decoder = &self.decoder;
+        let (cos, sin) = decoder.rope.tables(batch.positions());
+        let mut caches: Vec<PromptCache> = chosen
+            .iter()
+            .map(|(r, _)| PromptCache::new(self.layers(), self.heads, requests[*r].prompt_ids.len()))
+            .collect();
+        let attention = Attention::new(&batch, self.heads, &decoder.rope, decoder.device());
+        let (width, half) = (self.heads.key_value * self.heads.dim, self.heads.dim / 2);
+        let hidden = decoder.blocks(batch.ids(), &mut |layer, q, k, v| {
+            let (keys, values) = (host_values(k.clone()), host_values(v.clone()));
+            caches.par_iter_mut().zip(batch.segments()).for_each(|(cache, segment)| {
+                let tokens = segment.start..segment.start + segment.len;
+                let wide = tokens.start * width..tokens.end * width;
+                let narrow = tokens.start * half..tokens.end * half;
+                cache.fill(layer, &keys[wide.clone()], &values[wide], &cos[narrow.clone()], &sin[narrow]);
+            });
+            attention.forward(q, k, v)
+        });
+        let last: Vec<usize> = chosen.iter().map(|(_, segment)| batch.last_index(*segment)).collect();
+        let logits = host_values(decoder.logits_at(&hidden, &last));
+        let rows = logits.chunks(decoder.config().vocab_size);
+        let parts = chosen.into_iter().zip(caches).zip(rows);
+        let ready = |(((request, _), cache), logits): ((_, _), &[f32])| Ready {
+            request,
+            cache: Arc::new(cache),
+            logits: logits.to_vec(),
+            next_sample: 0,
+        };
+        parts.map(ready).collect()
+    }
+
+    /// Feeds each sample's last token and samples the next.
+    fn step(&mut self, active: &mut [Slot]) {
+        let decoder = &self.decoder;
+        let Heads { query, key_value, dim } = self.heads;
+        let (wide, narrow, half) = (query * dim, key_value * dim, dim / 2);
+        let ids: Vec<u32> = active.iter().filter_map(|slot| slot.sample.ids.last().copied()).collect();
+        let positions: Vec<u32> = active.iter().map(|slot| slot.cache.position() as u32).collect();
+        let (cos, sin) = decoder.rope.tables(&positions);
+        active.iter_mut().for_each(|slot| slot.cache.push());
+
+        let hidden = decoder.blocks(&ids, &mut |layer, q, k, v| {
+            let (mut q, mut k, v) = (host_values(q), host_values(k), host_values(v));
+            let mut out = vec![0.0; q.len()];
+            active
+                .par_iter_mut()
+                .zip(q.par_chunks_mut(wide).zip(k.par_chunks_mut(narrow)))
+                .zip(v.par_chunks(narrow).zip(cos.par_chunks(half).zip(sin.par_chunks(half))))
+                .zip(out.par_chunks_mut(wide))
+                .for_each(|(((slot, (q, k)), (v, rotation)), out)| {
+                    slot.cache.attend(layer, q, k, v, rotation, out)
+                });
+            Tensor::from_data(TensorData::new(out, [ids.len(), wide]), decoder.device())
+        });
+        let all: Vec<usize> = (0..ids.len()).collect();
+        let mut logits = host_values(decoder.logits_at(&hidden, &all));
+        let config = self.config;
+        active
+            .par_iter_mut()
+            .zip(logits.par_chunks_mut(decoder.config().vocab_size))
+            .for_each(|(slot, logits)| slot.take(logits, config));
+    }
+}

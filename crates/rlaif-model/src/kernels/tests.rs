@@ -1,0 +1,132 @@
+//! Each kernel against its portable form: values and gradients.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::attention::{Heads, PortableAttention};
+use crate::batch::{PackedBatch, Reads};
+use crate::config::ModelConfig;
+use crate::ops::Attention;
+use crate::rope::Rope;
+
+fn random(seed: u64, shape: [usize; 2]) -> Tensor<2> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| rng.random_range(-1.5..1.5)).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+fn leaf(seed: u64, shape: [usize; 2]) -> Tensor<2> {
+    random(seed, shape).autodiff().require_grad()
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().try_into_vec().unwrap()
+}
+
+/// The function's value and the gradients of its inputs, for a loss that weighs every output differently.
+fn differentiate(inputs: &[Tensor<2>], function: impl Fn(&[Tensor<2>]) -> Tensor<2>) -> Vec<Vec<f32>> {
+    let output = function(inputs);
+    let grads = (output.clone() * random(99, output.dims())).sum().backward();
+    let mut all = vec![numbers(output)];
+    all.extend(inputs.iter().map(|x| numbers(x.grad(&grads).unwrap())));
+    all
+}
+
+#[track_caller]
+fn assert_same(found: &[Vec<f32>], wanted: &[Vec<f32>], tolerance: f32) {
+    for (part, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        assert_eq!(found.len(), wanted.len());
+        let scale = wanted.iter().fold(1f32, |m, w| m.max(w.abs()));
+        for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
+            assert!((f - w).abs() <= tolerance * scale, "part {part}, element {i}: {f} and {w}");
+        }
+    }
+}
+
+#[test]
+fn rms_norm_is_its_portable_form() {
+    let inputs = [leaf(1, [37, 50]), leaf(2, [1, 50])];
+    let fused = differentiate(&inputs, |x| super::rms_norm(x[0].clone(), &x[1], 1e-5));
+    let portable = differentiate(&inputs, |x| crate::ops::portable_rms_norm(x[0].clone(), &x[1], 1e-5));
+    assert_same(&fused, &portable, 1e-5);
+}
+
+#[test]
+fn swiglu_is_its_portable_form() {
+    let inputs = [leaf(1, [37, 50]), leaf(2, [37, 50])];
+    let fused = differentiate(&inputs, |x| super::swiglu(x[0].clone(), x[1].clone()));
+    let portable = differentiate(&inputs, |x| crate::ops::portable_swiglu(x[0].clone(), x[1].clone()));
+    assert_same(&fused, &portable, 1e-5);
+}
+
+#[test]
+fn inputs_that_are_views_are_read_in_their_order() {
+    let (x, up) = (random(1, [50, 37]), random(2, [37, 50]));
+    let fused = numbers(super::swiglu(x.clone().transpose(), up.clone()));
+    assert_same(&[fused], &[numbers(crate::ops::portable_swiglu(x.transpose(), up))], 1e-5);
+}
+
+#[test]
+fn attention_is_its_portable_form() {
+    let config = ModelConfig::from_hf_json(&serde_json::json!({
+        "model_type": "llama", "vocab_size": 9, "hidden_size": 48, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8
+    }))
+    .unwrap();
+    // Lengths on both sides of a tile, a prompt with several responses, a sequence alone, a single token.
+    let mut batch = PackedBatch::new();
+    let prompt = batch.push_prompt(&[1; 70]);
+    batch.push_sequence(&[2; 64]);
+    batch.push_response(prompt, &[3; 65]);
+    batch.push_response(prompt, &[4; 1]);
+    batch.push_sequence(&[5; 1]);
+    batch.push_response(prompt, &[6; 130]);
+    let (heads, rope, device) = (Heads::of(&config), Rope::new(&config), Device::flex());
+    let fused = Attention::new(&batch, heads, &rope, &device);
+    assert!(matches!(fused, Attention::Fused(_)));
+    let portable = PortableAttention::new(&batch, heads, &rope, &device);
+    let n = batch.num_tokens();
+    let inputs = [leaf(1, [n, 48]), leaf(2, [n, 16]), leaf(3, [n, 16])];
+    let with = |x: &[Tensor<2>]| [x[0].clone(), x[1].clone(), x[2].clone()];
+    let fused = differentiate(&inputs, |x| {
+        let [q, k, v] = with(x);
+        fused.forward(q, k, v)
+    });
+    let portable = differentiate(&inputs, |x| {
+        let [q, k, v] = with(x);
+        portable.forward(q, k, v)
+    });
+    assert_same(&fused, &portable, 2e-5);
+}
+
+#[test]
+fn token_statistics_are_their_portable_form() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let count = 2 * 192 + 7; // two whole chunks and a rest
+    let reads = Reads {
+        indices: (0..count).map(|_| rng.random_range(0..60)).collect(), // some are read more than once
+        targets: (0..count).map(|_| rng.random_range(0..33)).collect(),
+    };
+    let inputs = [leaf(1, [60, 20]), leaf(2, [33, 20])];
+    let fused = differentiate(&inputs, |x| {
+        crate::logprobs::statistics(&x[0], &x[1], &reads, 0.7).logprobs.reshape([count, 1])
+    });
+    let portable = differentiate(&inputs, |x| {
+        crate::logprobs::portable(&x[0], &x[1], &reads, 0.7, false).logprobs.reshape([count, 1])
+    });
+    assert_same(&fused, &portable, 2e-5);
+    let entropy = |s: crate::logprobs::TokenStatistics| numbers(s.entropy);
+    let fused = entropy(crate::logprobs::statistics(&inputs[0], &inputs[1], &reads, 0.7));
+    let portable = entropy(crate::logprobs::portable(&inputs[0], &inputs[1], &reads, 0.7, true));
+    assert_same(&[fused], &[portable], 1e-5);
+}
+
+#[test]
+fn a_frozen_head_gets_no_gradient_and_the_hidden_states_do() {
+    let (hidden, head) = (leaf(1, [4, 20]), random(2, [33, 20]));
+    let reads = Reads { indices: vec![0, 3], targets: vec![5, 6] };
+    let grads = crate::logprobs::logprobs(&hidden, &head, &reads, 1.0).sum().backward();
+    let found = numbers(hidden.grad(&grads).unwrap());
+    assert!(found[..20].iter().any(|g| *g != 0.0) && found[20..60].iter().all(|g| *g == 0.0));
+}

@@ -1,0 +1,106 @@
+//! Writing a model in the Hugging Face layout: it loads here and in transformers.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::decoder::{Decoder, transposed};
+use crate::error::{ModelError, Result};
+use crate::heads::{SCORE, ScalarHead};
+use crate::params::{Slot, host_values};
+use crate::safetensors_io::{SaveDtype, save_safetensors, write_atomically};
+use crate::tokenizer::Tokenizer;
+
+/// Writes a causal language model: `config.json`, `model.safetensors` and the tokenizer's files. Adapters are merged into what is
+/// written; the decoder itself keeps them.
+///
+/// # Errors
+/// If the folder cannot be written, or a weight is not finite.
+pub fn save_causal_lm(
+    decoder: &Decoder,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    dtype: SaveDtype,
+) -> Result<()> {
+    save(decoder, None, tokenizer, folder, dtype)
+}
+
+/// Writes a reward model as transformers' `LlamaForSequenceClassification` with one label: no output head, `score.weight`
+/// instead.
+///
+/// # Errors
+/// As [`save_causal_lm`].
+pub fn save_reward_model(
+    decoder: &Decoder,
+    head: &ScalarHead,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    dtype: SaveDtype,
+) -> Result<()> {
+    save(decoder, Some(head), tokenizer, folder, dtype)
+}
+
+fn save(
+    decoder: &Decoder,
+    head: Option<&ScalarHead>,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    dtype: SaveDtype,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(ModelError::write(folder))?;
+    let mut merged = decoder.clone();
+    merged.merge_lora();
+
+    let mut config = merged.config().to_hf_json();
+    config["dtype"] = Value::from(dtype.torch_name()); // transformers 5
+    config["torch_dtype"] = Value::from(dtype.torch_name()); // transformers 4
+    let mut tensors = merged.config().tensor_shapes();
+    let mut tokenizer = std::borrow::Cow::Borrowed(tokenizer);
+    if head.is_some() {
+        tokenizer = std::borrow::Cow::Owned(tokenizer.with_pad_apart_from_eos());
+        config["pad_token_id"] = json!(tokenizer.pad());
+        tensors.retain(|(name, _)| name != "lm_head.weight");
+        tensors.push((SCORE.to_string(), vec![1, merged.config().hidden_size]));
+        config["architectures"] = json!(["LlamaForSequenceClassification"]);
+        config["num_labels"] = json!(1);
+        config["id2label"] = json!({"0": "LABEL_0"}); // transformers counts labels by this
+        config["label2id"] = json!({"LABEL_0": 0});
+        config["problem_type"] = json!("regression");
+    }
+
+    // The weights last: a folder with weights is a whole model.
+    tokenizer.save(folder)?;
+    let config_path = folder.join("config.json");
+    let text = format!("{config:#}\n");
+    write_atomically(&config_path, |file| {
+        std::io::Write::write_all(file, text.as_bytes()).map_err(ModelError::write(&config_path))
+    })?;
+    let stored = merged.stored_tensors();
+    save_safetensors(&folder.join("model.safetensors"), &tensors, dtype, |name| match (name, head) {
+        (SCORE, Some(head)) => Ok(head.values()),
+        _ => {
+            let found = stored.iter().find(|(n, _, _)| n == name);
+            let (_, slot, tensor) =
+                found.ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
+            Ok(file_values(*slot, tensor.clone()))
+        }
+    })
+}
+
+impl Decoder {
+    fn stored_tensors(&self) -> Vec<(String, Slot, burn::tensor::Tensor<2>)> {
+        let mut found = Vec::new();
+        self.clone().walk(&mut |name, slot, tensor| found.push((name.to_string(), slot, tensor.clone())));
+        found
+    }
+}
+
+/// A tensor in the layout of the file: linear weights are `[out, in]` there.
+fn file_values(slot: Slot, tensor: burn::tensor::Tensor<2>) -> Vec<f32> {
+    let [rows, columns] = tensor.dims();
+    let values = host_values(tensor);
+    match slot {
+        Slot::Linear => transposed(&values, rows, columns),
+        Slot::Embedding | Slot::Vector | Slot::Lora => values,
+    }
+}
