@@ -1,1 +1,44 @@
-//! rlaif-train
+//! Trainers that learn from AI feedback: reward model, DPO, PPO; on packed batches, with exact resume.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`math`] | GAE, KL estimators and controller, whitening: plain numbers over ragged responses |
+//! | [`loss`] | Bradley-Terry, DPO family, PPO: loss *and* gradient with respect to what the model said |
+//! | [`reward_trainer`], [`dpo_trainer`], [`ppo_trainer`] | one file a method, read top to bottom |
+//! | [`learner`] | a model with its optimizer; [`optimizer`] is AdamW, [`schedule`] the learning rate |
+//! | [`packing`], [`score`] | many (prompt, response) pairs to packed batches; their log-probs and scores |
+//! | [`rollout`] | what PPO samples and everything it computes on it |
+//! | [`checkpoint`] | atomic checkpoints, the last two kept |
+//!
+//! # Losses are functions of numbers
+//! A loss sees log-probs, values or scores as `f64` on the host and returns its gradient with respect to them; the model then
+//! backpropagates `Σ gradient · output`, which has the same gradient as the loss itself. So a loss can be tested to full
+//! precision without a model, micro-batches add up exactly, and metrics cost no second pass.
+//!
+//! # Resume
+//! All randomness is derived from (seed, purpose, step), so a checkpoint needs the step, the parameters, the moments and a few
+//! running numbers. Stopped and continued training is equal to uninterrupted training bit for bit on CPU.
+
+pub mod checkpoint;
+pub mod data;
+pub mod dpo_trainer;
+pub mod error;
+pub mod hooks;
+pub mod learner;
+pub mod loss;
+pub mod math;
+pub mod optimizer;
+pub mod packing;
+pub mod ppo_trainer;
+pub mod reward_trainer;
+pub mod rollout;
+pub mod schedule;
+pub mod score;
+
+pub use data::{HoldoutPair, PreferenceExample, PromptIds, split_by_prompt};
+pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo};
+pub use error::{Result, TrainError};
+pub use hooks::{Hooks, Outcome, Silent};
+pub use ppo_trainer::{PpoReport, PpoTrainer, TrainedPpo, train_ppo};
+pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_reward};
+pub use score::{RewardFn, Scorer, load_reward_model, sequence_logprobs, sequence_logps};

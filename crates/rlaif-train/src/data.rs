@@ -1,0 +1,197 @@
+//! What trainers learn from, already tokenised, and how some of it is held out.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use rand::seq::SliceRandom;
+use rlaif_core::seed;
+use rlaif_model::Decoder;
+
+use crate::error::{Result, TrainError};
+
+/// A preference in token ids; the responses end with the end-of-turn token if they ended by themselves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreferenceExample {
+    /// The prompt's id; all examples of one prompt are held out together.
+    pub prompt_id: String,
+    /// The prompt with the chat template applied.
+    pub prompt_ids: Vec<u32>,
+    /// The better response.
+    pub chosen_ids: Vec<u32>,
+    /// The worse response.
+    pub rejected_ids: Vec<u32>,
+    /// P(chosen beats rejected).
+    pub p: f64,
+}
+
+/// A prompt in token ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptIds {
+    /// The prompt's id.
+    pub id: String,
+    /// The prompt with the chat template applied.
+    pub ids: Vec<u32>,
+}
+
+/// What a model says about one held-out pair.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct HoldoutPair {
+    /// The prompt's id: intervals resample prompts, not pairs.
+    pub prompt_id: String,
+    /// The label, P(chosen beats rejected).
+    pub p: f64,
+    /// The model's reward of the chosen response minus that of the rejected one.
+    pub margin: f64,
+}
+
+impl HoldoutPair {
+    /// Whether the model ranks the pair as the label does; equal rewards are wrong.
+    pub fn is_right(&self) -> bool {
+        self.margin > 0.0
+    }
+}
+
+/// Share of the pairs that a model ranks as their labels do; NaN of none.
+pub fn accuracy(pairs: &[HoldoutPair]) -> f64 {
+    pairs.iter().filter(|p| p.is_right()).count() as f64 / pairs.len() as f64
+}
+
+/// Splits examples into (train, held out) by prompt, so that no prompt is on both sides.
+///
+/// The share is of the prompts, rounded, and leaves at least one on either side if there are two and `fraction` is above 0.
+/// The same seed and prompts give the same split, whichever trainer asks; the order of examples is kept.
+pub fn split_by_prompt(
+    data: &[PreferenceExample],
+    fraction: f64,
+    run_seed: u64,
+) -> (Vec<&PreferenceExample>, Vec<&PreferenceExample>) {
+    let mut prompts: Vec<&str> =
+        data.iter().map(|e| e.prompt_id.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    prompts.shuffle(&mut seed::stream(run_seed, "holdout", 0));
+    let wanted = (fraction * prompts.len() as f64).round() as usize;
+    let count = match fraction > 0.0 && prompts.len() >= 2 {
+        true => wanted.clamp(1, prompts.len() - 1),
+        false => 0,
+    };
+    let held_out: HashSet<&str> = prompts[..count].iter().copied().collect();
+    let (holdout, train) = data.iter().partition(|e| held_out.contains(e.prompt_id.as_str()));
+    (train, holdout)
+}
+
+/// Checks every example against the model before anything is computed.
+pub(crate) fn check_preferences(
+    trainer: &'static str,
+    data: &[PreferenceExample],
+    decoder: &Decoder,
+) -> Result<()> {
+    if data.is_empty() {
+        let next_step = "loosen `label.tie_margin`, or label more pairs".to_string();
+        return Err(TrainError::NoData { trainer, what: "preferences", next_step });
+    }
+    for example in data {
+        let bad = |reason: String| TrainError::BadExample { prompt_id: example.prompt_id.clone(), reason };
+        if !(0.0..=1.0).contains(&example.p) {
+            return Err(bad(format!("p must be in [0, 1], got {}", example.p)));
+        }
+        for response in [&example.chosen_ids, &example.rejected_ids] {
+            check_sequence(decoder, &example.prompt_ids, response).map_err(bad)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a prompt and response cannot go through the model.
+pub(crate) fn check_sequence(decoder: &Decoder, prompt: &[u32], response: &[u32]) -> Result<(), String> {
+    if prompt.is_empty() || response.is_empty() {
+        return Err("the prompt and the response need at least one token each".into());
+    }
+    decoder.check_ids(&[prompt, response].concat()).map_err(|error| error.to_string())
+}
+
+/// The pairs of step `step` when all are gone through in a fresh seeded order each epoch, `batch_size` a step.
+///
+/// `prompts` holds the prompt of each pair. The last batch of an epoch may be smaller. Returns indices of pairs.
+pub(crate) fn batch_of_step<P: Ord>(
+    prompts: &[P],
+    batch_size: usize,
+    step: u64,
+    run_seed: u64,
+    purpose: &str,
+) -> Vec<usize> {
+    let steps_per_epoch = prompts.len().div_ceil(batch_size) as u64;
+    let order = pair_order(prompts, step / steps_per_epoch, run_seed, purpose);
+    let start = (step % steps_per_epoch) as usize * batch_size;
+    order[start..(start + batch_size).min(prompts.len())].to_vec()
+}
+
+/// The pairs of an epoch: prompts are shuffled, and the pairs of a prompt, shuffled too, stay together.
+///
+/// As Ouyang et al. 2022, section 3.5 (<https://arxiv.org/abs/2203.02155>): pairs of one prompt share responses, and spread over
+/// an epoch each response would be computed, and overfitted, once a pair.
+fn pair_order<P: Ord>(prompts: &[P], epoch: u64, run_seed: u64, purpose: &str) -> Vec<usize> {
+    let mut by_prompt: BTreeMap<&P, Vec<usize>> = BTreeMap::new();
+    for pair in epoch_order(prompts.len(), epoch, run_seed, purpose) {
+        by_prompt.entry(&prompts[pair]).or_default().push(pair);
+    }
+    let mut groups: Vec<Vec<usize>> = by_prompt.into_values().collect();
+    groups.shuffle(&mut seed::stream(run_seed, &format!("{purpose}/prompts"), epoch));
+    groups.concat()
+}
+
+/// `0..items` shuffled for an epoch.
+pub(crate) fn epoch_order(items: usize, epoch: u64, run_seed: u64, purpose: &str) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..items).collect();
+    order.shuffle(&mut seed::stream(run_seed, purpose, epoch));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(prompt: usize) -> PreferenceExample {
+        PreferenceExample {
+            prompt_id: format!("p{prompt}"),
+            prompt_ids: vec![1],
+            chosen_ids: vec![2],
+            rejected_ids: vec![3],
+            p: 1.0,
+        }
+    }
+
+    #[test]
+    fn prompts_are_held_out_whole() {
+        let data: Vec<_> = (0..40).map(|i| example(i % 10)).collect();
+        let (train, holdout) = split_by_prompt(&data, 0.2, 7);
+        assert_eq!((train.len(), holdout.len()), (32, 8));
+        let names =
+            |side: &[&PreferenceExample]| side.iter().map(|e| e.prompt_id.clone()).collect::<BTreeSet<_>>();
+        assert!(names(&train).is_disjoint(&names(&holdout)));
+        assert_ne!(names(&holdout), names(&split_by_prompt(&data, 0.2, 8).1), "the seed decides");
+        assert_eq!(split_by_prompt(&data, 0.0, 7).1.len(), 0);
+        assert_eq!(split_by_prompt(&data, 0.01, 7).1.len(), 4, "at least one prompt");
+        assert_eq!(split_by_prompt(&data[..1], 0.5, 7).0.len(), 1, "never all of them");
+    }
+
+    #[test]
+    fn an_epoch_sees_every_pair_once_and_the_next_in_another_order() {
+        let prompts = ["a", "b", "a", "c", "b", "a", "d"];
+        let epoch = |first: u64| {
+            (first..first + 3).flat_map(|s| batch_of_step(&prompts, 3, s, 1, "t")).collect::<Vec<_>>()
+        };
+        let (one, two) = (epoch(0), epoch(3));
+        let mut sorted = one.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [0, 1, 2, 3, 4, 5, 6]);
+        assert_ne!(one, two);
+        assert_eq!(batch_of_step(&prompts, 3, 2, 1, "t").len(), 1);
+    }
+
+    #[test]
+    fn pairs_of_a_prompt_stay_together() {
+        let prompts: Vec<usize> = (0..40).map(|i| i % 10).collect();
+        let order = pair_order(&prompts, 0, 5, "t");
+        let mut runs: Vec<usize> = order.iter().map(|&i| prompts[i]).collect();
+        runs.dedup();
+        assert_eq!(runs.len(), 10, "each prompt is one run");
+    }
+}

@@ -1,0 +1,84 @@
+//! What can go wrong in training, with the facts in fields.
+
+use std::path::{Path, PathBuf};
+
+use rlaif_model::ModelError;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = TrainError> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in `rlaif-train`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The model refused its input or its files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// There is nothing to train on.
+    #[error("{trainer} has no {what} to train on; {next_step}")]
+    NoData {
+        /// `reward`, `dpo` or `ppo`.
+        trainer: &'static str,
+        /// Preferences or prompts.
+        what: &'static str,
+        /// What the user can do.
+        next_step: String,
+    },
+    /// A preference or prompt that cannot be trained on.
+    #[error("prompt `{prompt_id}` cannot be trained on: {reason}")]
+    BadExample {
+        /// Whose.
+        prompt_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// A loss, gradient or score became NaN or infinite; training stops before it spreads to the weights.
+    #[error(
+        "{what} is {value} at step {step}; lower the learning rate, and look at the last rows of the metrics"
+    )]
+    NotFinite {
+        /// Loss, gradient norm, score, ….
+        what: &'static str,
+        /// NaN, inf or -inf.
+        value: f64,
+        /// Step, from 1.
+        step: u64,
+    },
+    /// The reward function failed.
+    #[error("cannot score responses: {reason}")]
+    Reward {
+        /// What it said.
+        reason: String,
+    },
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// "read", "write", ….
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint is damaged; the one before it is tried.
+    #[error("checkpoint `{}` cannot be used: {reason}", path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl TrainError {
+    /// For `map_err` on file operations.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
+        let path = path.to_path_buf();
+        move |source| TrainError::Io { action, path, source }
+    }
+}
+
+/// `value`, or the error that it is not a number to go on with.
+pub(crate) fn finite(what: &'static str, value: f64, step: u64) -> Result<f64> {
+    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { what, value, step }) }
+}

@@ -1,0 +1,182 @@
+//! A model with its optimizer: what every trainer does the same way.
+//!
+//! ```text
+//! forward (trainer) ─▶ numbers ─▶ loss and gradient (host) ─▶ backward ─▶ … micro-batches … ─▶ step
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+use rlaif_core::config::{LoraConfig, OptimConfig};
+use rlaif_model::{Decoder, ScalarHead, Trainable};
+
+use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::error::{Result, TrainError, finite};
+use crate::optimizer::{AdamW, Moments, clip_factor, sum_of_squares};
+
+/// A decoder, perhaps with a scalar head, that learns.
+#[derive(Debug)]
+pub struct Learner {
+    /// The model; its trainable parameters are autodiff leaves.
+    pub decoder: Decoder,
+    /// The scalar head of a reward model or critic; it always trains in full.
+    pub head: Option<ScalarHead>,
+    /// AdamW over all of them.
+    pub optimizer: AdamW,
+    gradients: BTreeMap<String, Tensor<2>>, // summed over micro-batches, without autodiff
+}
+
+impl Learner {
+    /// Makes all weights trainable, or fresh adapters if `lora` is given (seeded by `seed`).
+    ///
+    /// # Errors
+    /// If a LoRA target does not exist.
+    pub fn new(
+        mut decoder: Decoder,
+        mut head: Option<ScalarHead>,
+        optim: &OptimConfig,
+        lora: Option<&LoraConfig>,
+        seed: u64,
+    ) -> Result<Self> {
+        match lora {
+            Some(lora) => decoder.add_lora(lora, seed)?,
+            None => decoder.set_trainable(Trainable::Full),
+        }
+        if let Some(head) = &mut head {
+            head.set_trainable(true);
+        }
+        Ok(Self { decoder, head, optimizer: AdamW::new(optim), gradients: BTreeMap::new() })
+    }
+
+    /// The trainable parameters, head last.
+    pub fn parameters(&self) -> Vec<(String, Tensor<2>)> {
+        let mut parameters = self.decoder.parameters();
+        parameters.extend(self.head.iter().map(|head| {
+            let (name, weight) = head.parameter();
+            (name.to_string(), weight)
+        }));
+        parameters
+    }
+
+    /// Backpropagates the gradient of a loss with respect to what the model said, and adds it to the gradients of the step.
+    ///
+    /// Shapes: `output`: `[R]`, from this model's forward pass; `gradient`: `[R]`, d loss / d output.
+    pub fn backward(&mut self, output: &Tensor<1>, gradient: &[f64]) {
+        let gradient: Vec<f32> = gradient.iter().map(|&g| g as f32).collect();
+        let size = gradient.len();
+        let gradient = Tensor::<1>::from_data(TensorData::new(gradient, [size]), &output.device().inner());
+        let mut gradients = (output.clone() * gradient).sum().backward();
+        for (name, parameter) in self.parameters() {
+            // A parameter that the loss does not reach, such as a critic's vocabulary projection, has no gradient.
+            if let Some(gradient) = parameter.grad_remove(&mut gradients) {
+                let sum = match self.gradients.remove(&name) {
+                    Some(sum) => sum + gradient,
+                    None => gradient,
+                };
+                self.gradients.insert(name, sum);
+            }
+        }
+    }
+
+    /// Clips the summed gradients by their global norm, updates the parameters, and returns the norm before clipping.
+    ///
+    /// `step` (from 1) is for the error message.
+    ///
+    /// # Errors
+    /// If the norm is not finite; parameters are then unchanged.
+    pub fn step(&mut self, learning_rate: f64, step: u64) -> Result<f64> {
+        let gradients: BTreeMap<String, Vec<f32>> =
+            std::mem::take(&mut self.gradients).into_iter().map(|(name, g)| (name, to_host(g))).collect();
+        let norm = gradients.values().map(|g| sum_of_squares(g)).sum::<f64>().sqrt();
+        let norm = finite("the gradient norm", norm, step)?;
+        let scale = clip_factor(norm, self.optimizer.config().max_grad_norm);
+        self.optimizer.step += 1;
+        let optimizer = &mut self.optimizer;
+        let mut update = |name: &str, parameter: Tensor<2>| {
+            let Some(gradient) = gradients.get(name) else { return parameter };
+            let (shape, device) = (parameter.dims(), parameter.device().inner());
+            let mut values = to_host(parameter);
+            optimizer.update(name, &mut values, gradient, scale, learning_rate);
+            Tensor::from_data(TensorData::new(values, shape), &device)
+        };
+        self.decoder.map_parameters(&mut update);
+        if let Some(head) = &mut self.head {
+            head.map_parameter(&mut update);
+        }
+        Ok(norm)
+    }
+
+    /// The model for scoring or saving: adapters merged, nothing trainable.
+    pub fn into_model(self) -> (Decoder, Option<ScalarHead>) {
+        let mut decoder = self.decoder;
+        decoder.merge_lora();
+        decoder.set_trainable(Trainable::None);
+        (decoder, self.head.map(|head| head.frozen()))
+    }
+
+    /// A copy of the trainable parameters in host memory.
+    pub fn export_parameters(&self) -> BTreeMap<String, Vec<f32>> {
+        self.parameters().into_iter().map(|(name, p)| (name, to_host(p))).collect()
+    }
+
+    /// Puts back what [`export_parameters`](Self::export_parameters) gave.
+    ///
+    /// # Errors
+    /// If a parameter is missing or has another size.
+    pub fn import_parameters(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+        self.decoder.import_parameters(&|name| values.get(name).cloned())?;
+        if let Some(head) = &mut self.head {
+            let size = head.values().len();
+            let (name, _) = head.parameter();
+            let missing =
+                || TrainError::Checkpoint { path: name.into(), reason: "the head is not in it".into() };
+            let found = values.get(name).filter(|v| v.len() == size).cloned().ok_or_else(missing)?;
+            head.map_parameter(|_, weight| {
+                Tensor::from_data(TensorData::new(found, weight.dims()), &weight.device().inner())
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds parameters, moments and step count to a snapshot, under `prefix`.
+    pub fn write_to<'a>(&'a self, prefix: &str, snapshot: &mut Snapshot<'a>) {
+        for (name, values) in self.export_parameters() {
+            snapshot.tensor(format!("{prefix}/parameter/{name}"), Cow::Owned(values));
+        }
+        for (name, moments) in &self.optimizer.moments {
+            snapshot.tensor(format!("{prefix}/exp_avg/{name}"), Cow::Borrowed(&moments.exp_avg));
+            snapshot.tensor(format!("{prefix}/exp_avg_sq/{name}"), Cow::Borrowed(&moments.exp_avg_sq));
+        }
+        snapshot.numbers(format!("{prefix}/optimizer_step"), vec![self.optimizer.step as f64]);
+    }
+
+    /// Takes over what [`write_to`](Self::write_to) wrote.
+    ///
+    /// # Errors
+    /// If something is missing or has another size.
+    pub fn read_from(&mut self, prefix: &str, checkpoint: &mut Checkpoint) -> Result<()> {
+        self.import_parameters(&checkpoint.take_tensors(&format!("{prefix}/parameter/")))?;
+        let mut squares = checkpoint.take_tensors(&format!("{prefix}/exp_avg_sq/"));
+        self.optimizer.moments.clear();
+        for (name, exp_avg) in checkpoint.take_tensors(&format!("{prefix}/exp_avg/")) {
+            let exp_avg_sq = squares.remove(&name).ok_or_else(|| TrainError::Checkpoint {
+                path: checkpoint.path.clone(),
+                reason: format!("`{name}` has only one of its two moments"),
+            })?;
+            self.optimizer.moments.insert(name, Moments { exp_avg, exp_avg_sq });
+        }
+        self.optimizer.step = checkpoint.number(&format!("{prefix}/optimizer_step"))? as u64;
+        Ok(())
+    }
+}
+
+/// The numbers of a tensor in row-major order; float32 is what models train in.
+pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().try_into_vec().expect("training tensors are float32")
+}
+
+/// [`to_host`] as `f64`, for losses.
+pub(crate) fn to_f64(tensor: &Tensor<1>) -> Vec<f64> {
+    to_host(tensor.clone()).into_iter().map(f64::from).collect()
+}

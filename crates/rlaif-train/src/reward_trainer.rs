@@ -1,0 +1,310 @@
+//! Reward model: the policy's trunk with a scalar head, trained on preferences with Bradley-Terry.
+//!
+//! Differs from Ouyang et al. 2022 (<https://arxiv.org/abs/2203.02155>) and from TRL's `RewardTrainer` in:
+//! * labels are soft by default: p is the judges' probability, not a vote;
+//! * rewards are centered by default (coefficient 0.01, which TRL advises and leaves off);
+//! * chosen and rejected share their prompt in the packed batch, and the pairs of a prompt stand together in an epoch, so that a
+//!   response that meets several others is computed once;
+//! * the learning rate does not start at 0 (see [`schedule`](crate::schedule)).
+
+use std::path::Path;
+
+use rlaif_core::config::RewardConfig;
+use rlaif_core::stats::calibration;
+use rlaif_core::{metrics, metrics::MetricRow, seed};
+use rlaif_model::{Decoder, ScalarHead};
+
+use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
+use crate::data::{
+    HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, split_by_prompt,
+};
+use crate::error::{Result, finite};
+use crate::hooks::{Hooks, Outcome};
+use crate::learner::{Learner, to_f64};
+use crate::loss::{bradley_terry, sigmoid};
+use crate::packing::{Item, Packed};
+use crate::schedule::learning_rate;
+use crate::score::Scorer;
+
+/// Bins of the calibration error; quickstart-sized held-out sets have a few pairs a bin.
+const ECE_BINS: usize = 10;
+
+/// Tokens of a forward pass without gradients.
+const EVAL_TOKENS: usize = 2048;
+
+/// A trained reward model.
+#[derive(Debug)]
+pub struct TrainedReward {
+    /// The trunk, adapters merged.
+    pub decoder: Decoder,
+    /// The scalar head.
+    pub head: ScalarHead,
+    /// What training came to.
+    pub report: RewardReport,
+}
+
+/// What training a reward model came to.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct RewardReport {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Pairs trained on.
+    pub train_pairs: usize,
+    /// Loss of the last step of this process; NaN if it only loaded a finished checkpoint.
+    pub loss: f64,
+    /// Every held-out pair with the model's margin, for intervals and calibration.
+    pub holdout: Vec<HoldoutPair>,
+    /// Share of held-out pairs ranked as labelled; NaN if none are held out.
+    pub accuracy: f64,
+    /// Mean margin on held-out pairs.
+    pub margin: f64,
+}
+
+/// Metrics of one optimizer step, averaged over its pairs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RewardStep {
+    /// Bradley-Terry loss with centering.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Share of pairs with r_c > r_r.
+    pub accuracy: f64,
+    /// Mean of r_c − r_r.
+    pub margin: f64,
+    /// Smallest reward.
+    pub min_reward: f64,
+    /// Mean reward.
+    pub mean_reward: f64,
+    /// Largest reward.
+    pub max_reward: f64,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+}
+
+/// One reward model in training: [`train_reward`] without data order, files and hooks.
+#[derive(Debug)]
+pub struct RewardTrainer {
+    /// The model and its optimizer.
+    pub learner: Learner,
+    config: RewardConfig,
+}
+
+impl RewardTrainer {
+    /// Makes the model trainable as the config says.
+    ///
+    /// # Errors
+    /// If a LoRA target does not exist.
+    pub fn new(decoder: Decoder, head: ScalarHead, config: &RewardConfig, run_seed: u64) -> Result<Self> {
+        let lora_seed = seed::derive(run_seed, "reward/lora", 0);
+        let learner = Learner::new(decoder, Some(head), &config.optim, config.lora.as_ref(), lora_seed)?;
+        Ok(Self { learner, config: config.clone() })
+    }
+
+    /// One optimizer step on `pairs`, in micro-batches. `step` counts from 1.
+    ///
+    /// # Errors
+    /// If the loss or the gradient is not finite; the weights are then unchanged.
+    pub fn update(
+        &mut self,
+        pairs: &[&PreferenceExample],
+        learning_rate: f64,
+        step: u64,
+    ) -> Result<RewardStep> {
+        let count = pairs.len() as f64;
+        let (mut loss, mut right, mut margin, mut tokens) = (0.0, 0.0, 0.0, 0);
+        let mut rewards = Vec::with_capacity(2 * pairs.len());
+        for micro in pairs.chunks(self.config.micro_batch_size.max(1)) {
+            let packed = Packed::new(&items_of(micro));
+            let head = self.learner.head.as_ref().expect("a reward model has a head");
+            let hidden = self.learner.decoder.hidden(&packed.batch); // [N, H]
+            let scores = head.forward(&hidden, &packed.last_indices()); // [R]
+            let score = to_f64(&scores);
+            let mut gradient = vec![0.0; score.len()];
+            for (pair, places) in micro.iter().zip(packed.of_item.chunks(2)) {
+                let (chosen, rejected) = (places[0], places[1]);
+                let p = label(pair.p, self.config.soft_labels);
+                let at = bradley_terry(
+                    score[chosen],
+                    score[rejected],
+                    p,
+                    0.0,
+                    self.config.center_rewards_coefficient,
+                );
+                loss += at.loss / count;
+                gradient[chosen] += at.chosen / count;
+                gradient[rejected] += at.rejected / count;
+                margin += (score[chosen] - score[rejected]) / count;
+                right += f64::from(score[chosen] > score[rejected]) / count;
+                rewards.extend([score[chosen], score[rejected]]);
+            }
+            finite("the loss", loss, step)?;
+            self.learner.backward(&scores, &gradient);
+            tokens += packed.batch.num_tokens();
+        }
+        let grad_norm = self.learner.step(learning_rate, step)?;
+        Ok(RewardStep {
+            loss,
+            grad_norm,
+            accuracy: right,
+            margin,
+            min_reward: rewards.iter().copied().fold(f64::INFINITY, f64::min),
+            mean_reward: rewards.iter().sum::<f64>() / rewards.len() as f64,
+            max_reward: rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            tokens,
+        })
+    }
+
+    /// Margins and mean reward on pairs, without learning from them.
+    ///
+    /// # Errors
+    /// If a pair cannot go through the model.
+    pub fn evaluate(&self, pairs: &[&PreferenceExample]) -> Result<(Vec<HoldoutPair>, f64)> {
+        let head = self.learner.head.as_ref().expect("a reward model has a head");
+        let rewards = Scorer::new(&self.learner.decoder, head, EVAL_TOKENS).rewards(&items_of(pairs))?;
+        let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+        Ok((margins(pairs, &rewards), mean))
+    }
+}
+
+/// Trains a reward model on preferences, from `decoder` and `head`; checkpoints go to `dir/checkpoints`.
+///
+/// Called again after it was stopped or killed, it goes on from the newest checkpoint and comes to the same weights.
+///
+/// # Errors
+/// If there are no preferences, one does not fit the model, the loss is not finite, or the disk fails.
+pub fn train_reward(
+    decoder: Decoder,
+    head: ScalarHead,
+    data: &[PreferenceExample],
+    config: &RewardConfig,
+    run_seed: u64,
+    dir: &Path,
+    hooks: &mut dyn Hooks,
+) -> Result<Outcome<TrainedReward>> {
+    check_preferences("reward", data, &decoder)?;
+    let (train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
+    let fingerprint = Fingerprint::new("reward", config, run_seed)
+        .preferences(data)
+        .weights(&decoder)
+        .numbers(&head.values())
+        .finish();
+    let checkpoints = Checkpoints::open(dir, fingerprint)?;
+    let mut trainer = RewardTrainer::new(decoder, head, config, run_seed)?;
+
+    let batch_size = config.batch_size.max(1);
+    let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
+    let total = steps_per_epoch * config.epochs as u64;
+    let (mut done, mut tokens) = (0, 0.0);
+    if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
+        trainer.learner.read_from("reward", &mut checkpoint)?;
+        (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
+        hooks.resumed(done);
+    }
+
+    let prompts: Vec<&str> = train.iter().map(|e| e.prompt_id.as_str()).collect();
+    let mut evaluation = None;
+    let mut loss = f64::NAN;
+    while done < total {
+        hooks.progress(done, total, "");
+        let batch = batch_of_step(&prompts, batch_size, done, run_seed, "reward/order");
+        let pairs: Vec<&PreferenceExample> = batch.iter().map(|&i| train[i]).collect();
+        let rate = learning_rate(&config.optim, done, total);
+        let step = trainer.update(&pairs, rate, done + 1)?;
+        done += 1;
+        loss = step.loss;
+        tokens += step.tokens as f64;
+
+        let mut row = MetricRow::new("reward", done, done as f64 / steps_per_epoch as f64)
+            .with(metrics::LOSS, step.loss)
+            .with(metrics::GRAD_NORM, step.grad_norm)
+            .with(metrics::LEARNING_RATE, rate)
+            .with(metrics::ACCURACY, step.accuracy)
+            .with(metrics::MARGIN, step.margin)
+            .with(metrics::MIN_REWARD, step.min_reward)
+            .with(metrics::MEAN_REWARD, step.mean_reward)
+            .with(metrics::MAX_REWARD, step.max_reward)
+            .with(metrics::NUM_TOKENS, tokens);
+        evaluation = None;
+        if done.is_multiple_of(steps_per_epoch) && !holdout.is_empty() {
+            hooks.progress(done, total, "held-out pairs");
+            let (pairs, mean_reward) = trainer.evaluate(&holdout)?;
+            row.set(metrics::EVAL_ACCURACY, accuracy(&pairs));
+            row.set(metrics::EVAL_MARGIN, mean_margin(&pairs));
+            row.set(metrics::EVAL_MEAN_REWARD, mean_reward);
+            let loss = pairs.iter().map(|p| bradley_terry(p.margin, 0.0, p.p, 0.0, 0.0).loss).sum::<f64>();
+            row.set(metrics::EVAL_LOSS, loss / pairs.len() as f64);
+            let (predicted, labels) = predictions(&pairs);
+            row.set(metrics::EVAL_BRIER, calibration::brier(&predicted, &labels).unwrap_or(f64::NAN));
+            row.set(metrics::EVAL_ECE, calibration::ece(&predicted, &labels, ECE_BINS).unwrap_or(f64::NAN));
+            evaluation = Some(pairs);
+        }
+        hooks.metrics(&row);
+
+        let stopping = hooks.should_stop();
+        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
+            let mut snapshot = Snapshot::default();
+            trainer.learner.write_to("reward", &mut snapshot);
+            snapshot.numbers("num_tokens".into(), vec![tokens]);
+            checkpoints.save(done, &snapshot)?;
+        }
+        if stopping && done < total {
+            return Ok(Outcome::Interrupted { step: done, total });
+        }
+    }
+
+    let holdout = match evaluation {
+        Some(pairs) => pairs,
+        None if holdout.is_empty() => Vec::new(),
+        None => trainer.evaluate(&holdout)?.0,
+    };
+    hooks.progress(total, total, "");
+    let report = RewardReport {
+        steps: total,
+        train_pairs: train.len(),
+        loss,
+        accuracy: accuracy(&holdout),
+        margin: mean_margin(&holdout),
+        holdout,
+    };
+    let (decoder, head) = trainer.learner.into_model();
+    Ok(Outcome::Finished(TrainedReward { decoder, head: head.expect("a reward model has a head"), report }))
+}
+
+/// The label that a loss sees: p, or p rounded to the likelier side.
+pub(crate) fn label(p: f64, soft: bool) -> f64 {
+    if soft { p } else { p.round() }
+}
+
+/// Chosen and rejected of each pair, in turns.
+pub(crate) fn items_of<'a>(pairs: &[&'a PreferenceExample]) -> Vec<Item<'a>> {
+    pairs
+        .iter()
+        .flat_map(|pair| {
+            let prompt = pair.prompt_ids.as_slice();
+            [(prompt, pair.chosen_ids.as_slice()), (prompt, pair.rejected_ids.as_slice())]
+        })
+        .collect()
+}
+
+/// Held-out pairs from rewards of [`items_of`] them.
+pub(crate) fn margins(pairs: &[&PreferenceExample], rewards: &[f64]) -> Vec<HoldoutPair> {
+    pairs
+        .iter()
+        .zip(rewards.chunks(2))
+        .map(|(pair, rewards)| HoldoutPair {
+            prompt_id: pair.prompt_id.clone(),
+            p: pair.p,
+            margin: rewards[0] - rewards[1],
+        })
+        .collect()
+}
+
+pub(crate) fn mean_margin(pairs: &[HoldoutPair]) -> f64 {
+    pairs.iter().map(|p| p.margin).sum::<f64>() / pairs.len() as f64
+}
+
+/// P(chosen wins) and its label, once from either side: "chosen" is always the better one, and would hide miscalibration.
+fn predictions(pairs: &[HoldoutPair]) -> (Vec<f64>, Vec<f64>) {
+    let (predicted, labels): (Vec<f64>, Vec<f64>) = pairs.iter().map(|p| (sigmoid(p.margin), p.p)).unzip();
+    calibration::symmetric(&predicted, &labels)
+}

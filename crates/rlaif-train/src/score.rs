@@ -1,0 +1,118 @@
+//! Reading models without training them: rewards, and log-probs of responses.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use rlaif_model::{Decoder, ModelError, ModelFiles, ScalarHead};
+
+use crate::data::check_sequence;
+use crate::error::{Result, TrainError};
+use crate::learner::to_host;
+use crate::packing::{Item, Packed, by_token_budget, split_by_length};
+
+/// Says how good a response is. PPO maximises it.
+pub trait RewardFn {
+    /// One score for each (prompt, response), in order.
+    ///
+    /// # Errors
+    /// If the responses cannot be scored.
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>>;
+}
+
+impl<F: FnMut(&[u32], &[u32]) -> f64> RewardFn for F {
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>> {
+        Ok(items.iter().map(|(prompt, response)| self(prompt, response)).collect())
+    }
+}
+
+/// A reward model that scores responses, batch by batch.
+#[derive(Debug, Clone)]
+pub struct Scorer {
+    decoder: Decoder,
+    head: ScalarHead,
+    max_tokens: usize,
+}
+
+impl Scorer {
+    /// `max_tokens` is the size of a forward pass; more only takes memory.
+    pub fn new(decoder: &Decoder, head: &ScalarHead, max_tokens: usize) -> Self {
+        Self { decoder: decoder.frozen(), head: head.frozen(), max_tokens }
+    }
+
+    /// r(prompt, response), read at the response's last token, for each item in order.
+    ///
+    /// # Errors
+    /// If an item is empty, too long, or outside the vocabulary.
+    pub fn rewards(&self, items: &[Item<'_>]) -> Result<Vec<f64>> {
+        check_items(&self.decoder, items)?;
+        let mut rewards = Vec::with_capacity(items.len());
+        for group in by_token_budget(items, self.max_tokens) {
+            let packed = Packed::new(&items[group]);
+            let hidden = self.decoder.hidden(&packed.batch);
+            let scores = to_host(self.head.forward(&hidden, &packed.last_indices()));
+            rewards.extend(packed.of_item.iter().map(|&place| f64::from(scores[place])));
+        }
+        Ok(rewards)
+    }
+}
+
+impl RewardFn for Scorer {
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>> {
+        self.rewards(items)
+    }
+}
+
+/// Log-prob of each response token given the prompt and the tokens before it, for each item in order.
+///
+/// `temperature` divides the logits: 1 for judges and DPO, the sampling temperature for PPO. Takes at most about `max_tokens`
+/// tokens a forward pass, which takes no part in autodiff.
+///
+/// # Errors
+/// If an item is empty, too long, or outside the vocabulary.
+pub fn sequence_logprobs(
+    decoder: &Decoder,
+    items: &[Item<'_>],
+    temperature: f64,
+    max_tokens: usize,
+) -> Result<Vec<Vec<f32>>> {
+    check_items(decoder, items)?;
+    let decoder = decoder.frozen();
+    let mut logprobs = Vec::with_capacity(items.len());
+    for group in by_token_budget(items, max_tokens) {
+        let packed = Packed::new(&items[group]);
+        let hidden = decoder.hidden(&packed.batch);
+        let flat = to_host(decoder.logprobs(&hidden, &packed.token_reads(), temperature));
+        let distinct = split_by_length(&flat, &packed.lengths());
+        logprobs.extend(packed.of_item.iter().map(|&place| distinct[place].clone()));
+    }
+    Ok(logprobs)
+}
+
+/// Sums of [`sequence_logprobs`] at temperature 1: log p(response | prompt).
+///
+/// # Errors
+/// As [`sequence_logprobs`].
+pub fn sequence_logps(decoder: &Decoder, items: &[Item<'_>], max_tokens: usize) -> Result<Vec<f64>> {
+    let logprobs = sequence_logprobs(decoder, items, 1.0, max_tokens)?;
+    Ok(logprobs.iter().map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum()).collect())
+}
+
+/// Loads a reward model, or a critic, from a folder that [`rlaif_model::save_reward_model`] or transformers wrote.
+///
+/// # Errors
+/// If the folder is not a model, or has no `score.weight`: it is then a policy, not a reward model.
+pub fn load_reward_model(dir: &Path, device: &Device) -> Result<(Decoder, ScalarHead)> {
+    let files = ModelFiles::open_folder(dir)?;
+    let decoder = Decoder::load(&files.config, &*files.weights, device)?;
+    let head = ScalarHead::load(&*files.weights, device)?
+        .ok_or_else(|| ModelError::MissingTensor { name: "score.weight".to_string() })?;
+    Ok((decoder, head))
+}
+
+fn check_items(decoder: &Decoder, items: &[Item<'_>]) -> Result<()> {
+    for (number, (prompt, response)) in items.iter().enumerate() {
+        check_sequence(decoder, prompt, response)
+            .map_err(|reason| TrainError::BadExample { prompt_id: format!("#{number}"), reason })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Stopped and continued training comes to the same weights as uninterrupted training, bit for bit.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{Recorder, bits, llama, preferences, some_head};
+use rlaif_core::config::{DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
+use rlaif_model::SamplingConfig;
+use rlaif_train::{Hooks, Outcome, PromptIds, Silent, train_dpo, train_ppo, train_reward};
+
+type Bits = BTreeMap<String, Vec<u32>>;
+
+fn optim() -> OptimConfig {
+    OptimConfig::with_learning_rate(1e-3)
+}
+
+fn lora() -> Option<LoraConfig> {
+    Some(LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() })
+}
+
+/// Weights after training in `dir`, or none if it was stopped.
+type Train<'a> = &'a dyn Fn(&Path, &mut dyn Hooks) -> Option<Bits>;
+
+fn reward(dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = RewardConfig {
+        batch_size: 3,
+        micro_batch_size: 2,
+        save_steps: 2,
+        optim: optim(),
+        ..RewardConfig::default()
+    };
+    let outcome = train_reward(llama(), some_head(), &preferences(), &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| {
+        let mut all = bits(&trained.decoder);
+        all.insert("score".into(), trained.head.values().into_iter().map(f32::to_bits).collect());
+        all
+    })
+}
+
+fn dpo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = DpoConfig {
+        batch_size: 3,
+        micro_batch_size: 2,
+        save_steps: 2,
+        optim: optim(),
+        lora,
+        ..DpoConfig::default()
+    };
+    let outcome = train_dpo(llama(), &preferences(), &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| bits(&trained.policy))
+}
+
+fn ppo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = PpoConfig {
+        steps: 5,
+        prompts_per_step: 2,
+        samples_per_prompt: 3,
+        mini_batches: 2,
+        micro_batch_size: 2,
+        kl_budget: Some(50.0),
+        kl_controller: rlaif_core::config::KlController::Adaptive,
+        save_steps: 2,
+        optim: optim(),
+        critic_optim: optim(),
+        lora,
+        ..PpoConfig::default()
+    };
+    let prompts: Vec<_> =
+        (0..3).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
+    let sampling = SamplingConfig {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        max_new_tokens: 6,
+        stop_ids: vec![2],
+        batch_size: 4,
+    };
+    let mut count = |_: &[u32], response: &[u32]| response.iter().filter(|&&id| id < 100).count() as f64;
+    let outcome =
+        train_ppo(llama(), llama(), some_head(), &mut count, &prompts, &config, &sampling, 5, dir, hooks);
+    outcome.unwrap().finished().map(|trained| {
+        let mut all = bits(&trained.policy);
+        all.extend(
+            bits(&trained.critic).into_iter().map(|(name, values)| (format!("critic/{name}"), values)),
+        );
+        all.insert("value_head".into(), trained.value_head.values().into_iter().map(f32::to_bits).collect());
+        all
+    })
+}
+
+/// Trains straight through; then stops after every `stride` steps and goes on with everything read from disk.
+fn straight_equals_interrupted(train: Train<'_>, stride: usize) {
+    let straight_dir = tempfile::tempdir().unwrap();
+    let straight = train(straight_dir.path(), &mut Silent).unwrap();
+    assert_ne!(straight["model.norm.weight"], vec![0; 48]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut stops = 0;
+    let interrupted = loop {
+        let mut hooks = Recorder::stopping_after(stride);
+        match train(dir.path(), &mut hooks) {
+            Some(weights) => break weights,
+            None => stops += 1,
+        }
+        assert_eq!(hooks.resumed.unwrap_or(0), (stops as u64 - 1) * stride as u64);
+        assert!(hooks.warnings.is_empty(), "{:?}", hooks.warnings);
+    };
+    assert!(stops >= 2, "stopped {stops} times");
+    assert!(straight == interrupted, "weights differ after resuming");
+    assert!(train(dir.path(), &mut Silent).unwrap() == straight, "a finished run loads what it came to");
+}
+
+#[test]
+fn reward_resumes_exactly() {
+    straight_equals_interrupted(&reward, 2);
+}
+
+#[test]
+fn dpo_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| dpo(None, dir, hooks), 1);
+}
+
+#[test]
+fn dpo_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| dpo(lora(), dir, hooks), 2);
+}
+
+#[test]
+fn ppo_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| ppo(None, dir, hooks), 1);
+}
+
+#[test]
+fn ppo_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| ppo(lora(), dir, hooks), 2);
+}
+
+#[test]
+fn a_killed_run_goes_on_from_the_last_checkpoint_even_if_the_newest_is_cut_short() {
+    let straight_dir = tempfile::tempdir().unwrap();
+    let straight = dpo(None, straight_dir.path(), &mut Silent).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut hooks = Recorder::stopping_after(3);
+    assert!(dpo(None, dir.path(), &mut hooks).is_none());
+    let checkpoints = dir.path().join("checkpoints");
+    let newest = checkpoints.join("step-000003/tensors.safetensors");
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() / 3]).unwrap();
+    fs::create_dir(checkpoints.join(".unfinished-step-000004")).unwrap(); // what a kill in the middle of a write leaves
+
+    let mut hooks = Recorder::default();
+    let weights = dpo(None, dir.path(), &mut hooks).unwrap();
+    assert_eq!(hooks.resumed, Some(2));
+    assert!(hooks.warnings.len() == 1 && hooks.warnings[0].contains("step-000003"), "{:?}", hooks.warnings);
+    assert!(weights == straight);
+}
+
+#[test]
+fn another_config_starts_over() {
+    let dir = tempfile::tempdir().unwrap();
+    dpo(None, dir.path(), &mut Silent).unwrap();
+    let mut hooks = Recorder::default();
+    let config = DpoConfig { beta: 0.2, epochs: 1, optim: optim(), ..DpoConfig::default() };
+    let outcome = train_dpo(llama(), &preferences(), &config, 5, dir.path(), &mut hooks).unwrap();
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    assert_eq!(hooks.resumed, None);
+}
