@@ -1,0 +1,177 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rlaif_core::config::Stage;
+use std::path::PathBuf;
+
+/// Align language models from AI feedback: sample, judge, train, evaluate, report.
+#[derive(Debug, Parser)]
+#[command(name = "rlaif", version, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    /// Show what the program is doing in detail; `RUST_LOG` says more finely what.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole pipeline; finished stages are skipped, an interrupted one goes on where it was
+    Run(RunArgs),
+    /// Sample responses from the baseline
+    Generate(ConfigArgs),
+    /// Let the judges compare responses and make preferences of their verdicts
+    Label(ConfigArgs),
+    /// Train the reward model on the preferences
+    Reward(ConfigArgs),
+    /// Tune the policy against the reward model
+    Ppo(ConfigArgs),
+    /// Tune the policy on the preferences
+    Dpo(ConfigArgs),
+    /// Compare the tuned policies with the baseline on held-out prompts
+    Evaluate(ConfigArgs),
+    /// Write report.html again
+    Report(ConfigArgs),
+    /// Say what each stage would do and why; computes and sends nothing
+    Plan(PlanArgs),
+    /// Look at a config
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Judge transcripts (JSONL on stdin: id, text, style) to verdicts (JSONL on stdout)
+    Parse,
+    /// Log-probabilities of tokens: JSONL {"ids": […]} on stdin to {"logprobs": […]}, one for each token but the first
+    Logprobs(ModelArgs),
+    /// Scores of a reward model: JSONL {"prompt", "response"} on stdin to {"reward"}
+    Score(ModelArgs),
+    /// Write preferences or responses of a run as JSONL
+    Export(ExportArgs),
+}
+
+/// A config and what overrides it.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// The config file.
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Override a value of the config; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `rlaif run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Start with this stage; what it reads must be there
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<StageName>,
+    /// Stop after this stage
+    #[arg(long, value_name = "STAGE")]
+    pub until: Option<StageName>,
+    /// Print the outcome as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rlaif plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the plan as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rlaif config`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every value with its origin: flag, environment, file or default
+    Show(ConfigArgs),
+}
+
+/// A model to try.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A Hugging Face folder, a `.gguf` file, or `hf:owner/name`
+    pub model: String,
+    /// Where tensors live
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// `rlaif export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What to write
+    #[arg(long, default_value = "preferences")]
+    pub what: ExportWhat,
+    /// Where to; stdout if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What `rlaif export` can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportWhat {
+    /// prompt, chosen, rejected, p, explanation, judges: loads in TRL and `datasets`
+    Preferences,
+    /// Every response of every policy, with token ids and log-probabilities
+    Responses,
+}
+
+/// A stage's name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StageName {
+    /// Sample responses.
+    Generate,
+    /// Judge pairs.
+    Label,
+    /// Train the reward model.
+    Reward,
+    /// Tune against the reward model.
+    Ppo,
+    /// Tune on the preferences.
+    Dpo,
+    /// Compare with the baseline.
+    Evaluate,
+    /// Write the page.
+    Report,
+}
+
+impl From<StageName> for Stage {
+    fn from(name: StageName) -> Self {
+        match name {
+            StageName::Generate => Self::Generate,
+            StageName::Label => Self::Label,
+            StageName::Reward => Self::Reward,
+            StageName::Ppo => Self::Ppo,
+            StageName::Dpo => Self::Dpo,
+            StageName::Evaluate => Self::Evaluate,
+            StageName::Report => Self::Report,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,24 @@
+//! `rlaif generate|label|reward|ppo|dpo|evaluate|report CONFIG`: one stage.
+
+use crate::cli::ConfigArgs;
+use crate::context::Context;
+use crate::error::{DONE, FAILED};
+use crate::pipeline;
+use anyhow::Result;
+use rlaif_core::config::Stage;
+
+/// Runs one stage, also one that `run.stages` leaves out. Units of it that failed before are tried again.
+pub fn run(args: &ConfigArgs, stage: Stage) -> Result<u8> {
+    let mut context = Context::open(args)?;
+    context.say_rejected();
+    let mut has = context.config.run.stages.clone();
+    if !has.contains(&stage) {
+        has.push(stage);
+    }
+    pipeline::retry_failures(&mut context, stage)?;
+    let steps = pipeline::plan(&context, &has, Some(stage), Some(stage))?;
+    pipeline::announce(&steps);
+    context.begin()?;
+    let failures = pipeline::run(&mut context, &steps)? + context.prompts.rejected;
+    Ok(if failures > 0 { FAILED } else { DONE })
+}

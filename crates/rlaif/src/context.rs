@@ -1,0 +1,225 @@
+//! What the stages of a run share.
+
+use crate::cli::ConfigArgs;
+use crate::error::UserError;
+use crate::interrupt;
+use crate::manifest::{self, Manifest};
+use crate::progress::say;
+use crate::run_folder::{RunFolder, write_whole};
+use crate::stages::prompts::{self, Prompts};
+use anyhow::{Context as _, Result};
+use burn::tensor::Device;
+use rlaif_core::Config;
+use rlaif_core::config::{JudgeConfig, JudgeKind, Resolved};
+use rlaif_core::records::{Message, Prompt};
+use rlaif_model::{Decoder, ModelFiles, Tokenizer};
+use rlaif_store::Store;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+/// Config, run folder, store, baseline and prompts.
+pub struct Context {
+    /// The config.
+    pub config: Config,
+    /// Its file, as the user wrote it.
+    pub config_path: PathBuf,
+    /// Locked for this process.
+    pub folder: RunFolder,
+    /// What ran before.
+    pub manifest: Manifest,
+    /// The ledger.
+    pub store: Store,
+    /// Where tensors live.
+    pub device: Device,
+    /// The baseline's files: shape, tokenizer, weights.
+    pub policy_files: ModelFiles,
+    /// BLAKE3 of these files.
+    pub policy_fingerprint: String,
+    /// The prompts, split.
+    pub prompts: Prompts,
+    resolved: String,
+    runtime: tokio::runtime::Runtime,
+    policy: Option<Decoder>,
+}
+
+/// Reads a config with its overrides and checks it whole.
+///
+/// # Errors
+/// If the file is missing or anything in it is wrong; all problems are told at once.
+pub fn load_config(args: &ConfigArgs) -> Result<Resolved> {
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => anyhow::Error::from(
+            UserError::new(format!("there is no config file `{}`", path.display()))
+                .hint("Start from `examples/quickstart/rlaif.toml`"),
+        ),
+        _ => anyhow::Error::from(error).context(format!("reading `{}`", path.display())),
+    })?;
+    let mut overrides = Vec::new();
+    for set in &args.set {
+        let Some((key, value)) = set.split_once('=') else {
+            return Err(UserError::new(format!("`--set {set}` has no `=`"))
+                .hint("Write `--set run.seed=1`")
+                .into());
+        };
+        overrides.push((key.trim().to_string(), value.trim().to_string()));
+    }
+    Config::load(&text, &overrides, |name| std::env::var(name).ok())
+        .with_context(|| format!("`{}` cannot be used", path.display()))
+}
+
+impl Context {
+    /// Opens everything that a run needs and nothing that it can do without: weights are read when a stage asks for them.
+    ///
+    /// # Errors
+    /// If the config, the model, the prompts or the run folder cannot be used.
+    pub fn open(args: &ConfigArgs) -> Result<Self> {
+        let resolved = load_config(args)?;
+        let config = resolved.config.clone();
+        if config.run.threads > 0 {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(config.run.threads)
+                .build_global()
+                .context("starting the worker threads")?;
+        }
+        let device = rlaif_model::open_device(&config.run.device)?;
+        let policy_files = ModelFiles::open(&config.policy.model)
+            .with_context(|| format!("opening the model `{}` of `policy.model`", config.policy.model))?;
+        let policy_fingerprint = policy_files.fingerprint()?;
+        let base = base_of(&args.config);
+
+        let folder = RunFolder::open(&config)?;
+        let manifest = Manifest::load(&folder)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2) // requests wait; the cores are for tensors
+            .enable_all()
+            .build()
+            .context("starting the async runtime")?;
+        let store = runtime.block_on(Store::open(&folder.database()))?;
+        let prompts = prompts::read(&config, &base, &folder, &policy_files)?;
+
+        interrupt::install()?;
+        Ok(Self {
+            config,
+            config_path: args.config.clone(),
+            resolved: resolved.to_toml(),
+            folder,
+            manifest,
+            store,
+            device,
+            policy_files,
+            policy_fingerprint,
+            prompts,
+            runtime,
+            policy: None,
+        })
+    }
+
+    /// Notes in the run folder what is about to run, and with what.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn begin(&mut self) -> Result<()> {
+        write_whole(&self.folder.config(), self.resolved.as_bytes())?;
+        let manifest = &mut self.manifest;
+        manifest.git_commit = manifest::git_commit();
+        manifest.device = self.config.run.device.clone();
+        manifest.cores = std::thread::available_parallelism().map_or(1, usize::from);
+        manifest.platform = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+        manifest.seed = self.config.run.seed;
+        manifest.policy = self.config.policy.model.clone();
+        manifest.policy_fingerprint = self.policy_fingerprint.clone();
+        manifest.command = std::env::args().collect::<Vec<_>>().join(" ");
+        manifest.prompts = self.prompts.counts();
+        manifest.save(&self.folder)
+    }
+
+    /// Waits for what the store or a judge does.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// A path of the config file, which is relative to that file.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        base_of(&self.config_path).join(path)
+    }
+
+    /// The baseline's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.policy_files.tokenizer
+    }
+
+    /// The baseline, loaded the first time it is asked for. Clones share the weights.
+    ///
+    /// # Errors
+    /// If its weights cannot be read or do not fit.
+    pub fn policy(&mut self) -> Result<Decoder> {
+        if self.policy.is_none() {
+            let files = &self.policy_files;
+            let decoder = Decoder::load(&files.config, files.weights.as_ref(), &self.device)
+                .with_context(|| format!("loading the model `{}`", self.config.policy.model))?;
+            self.policy = Some(decoder);
+        }
+        self.policy.clone().context("the policy was loaded above")
+    }
+
+    /// The conversation of a prompt as the policy sees it.
+    pub fn conversation(&self, prompt: &Prompt) -> Vec<Message> {
+        prompts::conversation(&self.config, prompt)
+    }
+
+    /// Token ids of a prompt, up to where the response begins.
+    ///
+    /// # Errors
+    /// If the chat template refuses the conversation.
+    pub fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        Ok(self.tokenizer().encode_chat(&self.conversation(prompt), true)?)
+    }
+
+    /// BLAKE3 of the probe file; `none` without one.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn probe_fingerprint(&self) -> Result<String> {
+        match &self.config.label.probe {
+            None => Ok("none".into()),
+            Some(path) => {
+                let path = self.resolve(path);
+                let bytes = std::fs::read(&path).with_context(|| {
+                    format!("reading the probe set `{}` of `label.probe`", path.display())
+                })?;
+                Ok(blake3::hash(&bytes).to_hex()[..32].to_string())
+            }
+        }
+    }
+
+    /// Fingerprints of the models that local judges use.
+    ///
+    /// # Errors
+    /// If a judge's model cannot be opened.
+    pub fn local_judge_fingerprints(&self, judges: &[JudgeConfig]) -> Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Local) {
+            let fingerprint = match judge.model.as_str() {
+                "policy" => self.policy_fingerprint.clone(),
+                spec => ModelFiles::open(spec)
+                    .and_then(|files| files.fingerprint())
+                    .with_context(|| format!("opening the model `{spec}` of judge `{}`", judge.name))?,
+            };
+            found.push((judge.name.clone(), fingerprint));
+        }
+        Ok(found)
+    }
+
+    /// Says what was set aside of the prompt files.
+    pub fn say_rejected(&self) {
+        for line in &self.prompts.complaints {
+            say(line);
+        }
+    }
+}
+
+/// The folder of a config file, to which its paths are relative.
+fn base_of(config: &Path) -> PathBuf {
+    config.parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}

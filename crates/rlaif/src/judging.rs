@@ -1,0 +1,161 @@
+//! Pairs to preferences, through every kind of judge. `label` judges the baseline's pairs, `evaluate` judges tuned policies
+//! against the baseline; both come here.
+//!
+//! Verdicts are stored as they are made, so a judge that was interrupted goes on where it stopped; what was bought is never
+//! bought again. See `rlaif_store::store` for the ledger and `rlaif_judge` for what a verdict is.
+
+mod local;
+pub(crate) mod openai;
+
+use crate::context::Context;
+use anyhow::{Context as _, Result};
+use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Protocol};
+use rlaif_core::records::{Choice, Message, Order, Pair, Preference, Prompt, Response};
+use rlaif_core::stats::position::{PositionReport, position_report};
+use rlaif_judge::{JudgeVerdict, aggregate};
+use rlaif_store::store::VerdictRow;
+use std::collections::{BTreeMap, HashMap};
+
+/// Version of what makes verdicts of replies and log-probabilities: another one reads stored replies again, for free.
+pub const PARSER: &str = concat!("rlaif-", env!("CARGO_PKG_VERSION"));
+
+/// What is to be judged.
+pub struct Assignment<'a> {
+    /// The stage, for messages and bars.
+    pub stage: &'static str,
+    /// The set of pairs in the store.
+    pub set: &'a str,
+    /// The pairs of the set.
+    pub pairs: Vec<Pair>,
+    /// Prompts by id.
+    pub prompts: HashMap<String, Prompt>,
+    /// Responses by id.
+    pub responses: HashMap<String, Response>,
+    /// Who judges.
+    pub judges: &'a [JudgeConfig],
+    /// How verdicts are asked for and added up.
+    pub label: &'a LabelConfig,
+}
+
+/// What one judge says of the pairs, as if it were alone.
+pub struct Opinion {
+    /// Its name.
+    pub judge: String,
+    /// One preference a pair, in the order of the pairs.
+    pub preferences: Vec<Preference>,
+    /// Its choices by pair, with the order in which it saw them.
+    pub choices: HashMap<String, Vec<(Order, Choice)>>,
+    /// Whether it sees two responses at once, so that an order can matter.
+    pub has_order: bool,
+}
+
+impl Opinion {
+    /// How its choices depend on the order; `None` for judges without one.
+    pub fn position(&self) -> Option<PositionReport> {
+        let seen =
+            |choices: &[(Order, Choice)], order| choices.iter().find(|(o, _)| *o == order).map(|(_, c)| *c);
+        let mut both: Vec<(&String, (Choice, Choice))> = self
+            .choices
+            .iter()
+            .filter_map(|(pair, choices)| {
+                Some((pair, seen(choices, Order::Ab).zip(seen(choices, Order::Ba))?))
+            })
+            .collect();
+        both.sort_by_key(|(pair, _)| *pair); // the bootstrap draws by place
+        let both: Vec<(Choice, Choice)> = both.into_iter().map(|(_, choices)| choices).collect();
+        self.has_order.then(|| position_report(&both)).flatten()
+    }
+}
+
+impl Assignment<'_> {
+    fn prompt(&self, pair: &Pair) -> Result<&Prompt> {
+        self.prompts.get(&pair.prompt_id).with_context(|| format!("pair `{}` has no prompt", pair.id))
+    }
+
+    fn response(&self, id: &str) -> Result<&Response> {
+        self.responses
+            .get(id)
+            .with_context(|| format!("a pair names the response `{id}`, which is not there"))
+    }
+
+    /// The two texts of a pair in the order in which they are shown.
+    fn shown(&self, pair: &Pair, order: Order) -> Result<(&str, &str)> {
+        let (a, b) = (&self.response(&pair.a)?.text, &self.response(&pair.b)?.text);
+        Ok(match order {
+            Order::Ab => (a, b),
+            Order::Ba => (b, a),
+        })
+    }
+
+    /// The conversation that a judge sees: the user's, without what the policy is told by `prompts.system`.
+    fn conversation(&self, prompt: &Prompt) -> Vec<Message> {
+        prompt.prompt.messages()
+    }
+}
+
+/// Asks every judge about every pair and adds their verdicts up.
+///
+/// # Errors
+/// If a judge cannot go on; what it has said so far is kept.
+pub fn judge(context: &mut Context, work: &Assignment) -> Result<Vec<Preference>> {
+    for judge in work.judges {
+        match (judge.kind, judge.protocol) {
+            (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
+            (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge)?,
+            (JudgeKind::Openai, _) => openai::judge(context, work, judge)?,
+        }
+    }
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let preferences = add_up(work, &verdicts, work.judges);
+    context.wait(context.store.put_preferences(&preferences))?;
+    Ok(preferences)
+}
+
+/// The verdicts of some judges on every pair, added up.
+fn add_up(work: &Assignment, verdicts: &[VerdictRow], judges: &[JudgeConfig]) -> Vec<Preference> {
+    let weight: HashMap<&str, f64> = judges.iter().map(|judge| (judge.name.as_str(), judge.weight)).collect();
+    let mut by_pair: HashMap<&str, Vec<JudgeVerdict>> = HashMap::new();
+    for row in verdicts {
+        let Some(&weight) = weight.get(row.judge.as_str()) else { continue };
+        let verdict = JudgeVerdict { judge: &row.judge, weight, order: row.order, verdict: &row.verdict };
+        by_pair.entry(&row.pair_id).or_default().push(verdict);
+    }
+    let none = Vec::new();
+    work.pairs
+        .iter()
+        .map(|pair| aggregate(pair, by_pair.get(pair.id.as_str()).unwrap_or(&none), work.label))
+        .collect()
+}
+
+/// What each judge says alone.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn opinions(context: &Context, work: &Assignment) -> Result<Vec<Opinion>> {
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let opinions = work.judges.iter().map(|judge| {
+        let mut choices: HashMap<String, Vec<(Order, Choice)>> = HashMap::new();
+        for row in verdicts.iter().filter(|row| row.judge == judge.name && row.vote == 0) {
+            if let Ok(choice) = row.verdict.choice {
+                choices.entry(row.pair_id.clone()).or_default().push((row.order, choice));
+            }
+        }
+        Opinion {
+            judge: judge.name.clone(),
+            preferences: add_up(work, &verdicts, std::slice::from_ref(judge)),
+            choices,
+            has_order: judge.protocol != Protocol::Contrastive,
+        }
+    });
+    Ok(opinions.collect())
+}
+
+/// How many pairs met each fate, by its name.
+pub fn count_fates(preferences: &[Preference]) -> BTreeMap<String, u64> {
+    let mut fates = BTreeMap::new();
+    for preference in preferences {
+        let name = serde_json::to_value(preference.fate).ok().and_then(|v| v.as_str().map(String::from));
+        *fates.entry(name.unwrap_or_default()).or_insert(0) += 1;
+    }
+    fates
+}

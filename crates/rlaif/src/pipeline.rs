@@ -1,0 +1,372 @@
+//! Which stages run, which are skipped, and which must be computed again, and why.
+//!
+//! A stage is done for a fingerprint: the hash of its config section, the seed and the fingerprints of what it reads. The same
+//! fingerprint is never computed twice. All fingerprints follow from the config and the input files, so the whole plan is known,
+//! and told, before anything is computed.
+
+use crate::context::Context;
+use crate::error::UserError;
+use crate::manifest::{self, StageOutcome, StageRecord, State};
+use crate::progress::{duration_text, say};
+use crate::{interrupt, stages};
+use anyhow::{Context as _, Result};
+use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What is to be done about a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Finished for this fingerprint.
+    Skip,
+    /// Never started.
+    Compute,
+    /// Started for this fingerprint and not finished.
+    Resume,
+    /// Finished or started for another one: what changed, in words.
+    Recompute(Vec<String>),
+}
+
+/// One stage of a plan.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Which.
+    pub stage: Stage,
+    /// Everything its result depends on.
+    pub recipe: Value,
+    /// Hash of that.
+    pub fingerprint: String,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What a stage reads, of the stages that this run has.
+pub fn inputs(stage: Stage, has: &[Stage]) -> Vec<Stage> {
+    let wanted: &[Stage] = match stage {
+        Stage::Generate => &[],
+        Stage::Label => &[Stage::Generate],
+        Stage::Reward | Stage::Dpo => &[Stage::Label],
+        Stage::Ppo => &[Stage::Reward],
+        // The reward model, where there is one, scores what is evaluated.
+        Stage::Evaluate => &[Stage::Reward, Stage::Ppo, Stage::Dpo],
+        Stage::Report => {
+            &[Stage::Generate, Stage::Label, Stage::Reward, Stage::Ppo, Stage::Dpo, Stage::Evaluate]
+        }
+    };
+    let required = !matches!(stage, Stage::Evaluate | Stage::Report);
+    wanted.iter().copied().filter(|input| required || has.contains(input)).collect()
+}
+
+/// The steps of the stages between `from` and `until`, with what is to be done about each.
+///
+/// # Errors
+/// If a stage before `from` that is read was never finished, or a needed stage is not part of the run.
+pub fn plan(
+    context: &Context,
+    has: &[Stage],
+    from: Option<Stage>,
+    until: Option<Stage>,
+) -> Result<Vec<Step>> {
+    let mut fingerprints = BTreeMap::new();
+    let mut steps = Vec::new();
+    for stage in Stage::ALL {
+        let recipe = recipe(context, stage, has, &fingerprints)?;
+        let fingerprint = manifest::fingerprint(&recipe);
+        fingerprints.insert(stage, fingerprint.clone());
+        let selected = has.contains(&stage)
+            && from.is_none_or(|from| stage >= from)
+            && until.is_none_or(|until| stage <= until);
+        if !selected {
+            continue;
+        }
+        for input in inputs(stage, has) {
+            let planned = steps.iter().any(|step: &Step| step.stage == input);
+            if !planned && stage != Stage::Report && !context.manifest.is_done(input, &fingerprints[&input]) {
+                let (name, needs) = (stage.name(), input.name());
+                let why = match context.manifest.stage(input) {
+                    None => "has not run".to_string(),
+                    Some(record) if record.fingerprint == fingerprints[&input] => {
+                        "is not finished".to_string()
+                    }
+                    Some(_) => "was run with other settings".to_string(),
+                };
+                return Err(UserError::new(format!("stage `{name}` needs `{needs}`, which {why}"))
+                    .hint(format!(
+                        "Run `rlaif {needs} CONFIG` first, or `rlaif run CONFIG --until {name}` for all of it"
+                    ))
+                    .into());
+            }
+        }
+        let action = action(context, stage, &fingerprint, &recipe);
+        steps.push(Step { stage, recipe, fingerprint, action });
+    }
+    Ok(steps)
+}
+
+fn action(context: &Context, stage: Stage, fingerprint: &str, recipe: &Value) -> Action {
+    match context.manifest.stage(stage) {
+        None => Action::Compute,
+        Some(record) if record.fingerprint != fingerprint => {
+            Action::Recompute(manifest::differences(&record.recipe, recipe))
+        }
+        Some(record) if record.state == State::Started => Action::Resume,
+        Some(_) if stage == Stage::Report => Action::Compute, // quick, and the page may have been improved
+        Some(_) if !stages::results_exist(context, stage) => {
+            Action::Recompute(vec!["its results are gone from the run folder".into()])
+        }
+        Some(_) => Action::Skip,
+    }
+}
+
+/// Says what will be skipped and what is computed again, and why, before anything is.
+pub fn announce(steps: &[Step]) {
+    for step in steps {
+        let name = step.stage.name();
+        match &step.action {
+            Action::Skip => say(&format!("{name}: done before, nothing changed")),
+            Action::Resume => say(&format!("{name}: goes on where it stopped")),
+            Action::Recompute(why) => {
+                say(&format!("{name}: computed again, since {}", why.join("; ")));
+            }
+            Action::Compute => {}
+        }
+    }
+}
+
+/// Opens a finished stage again if units of it failed, and forgets the stages that read it: their input may change.
+///
+/// # Errors
+/// If the manifest cannot be written.
+pub fn retry_failures(context: &mut Context, stage: Stage) -> Result<()> {
+    let Some(record) = context.manifest.stages.get_mut(stage.name()) else { return Ok(()) };
+    if record.failures == 0 || record.state == State::Started {
+        return Ok(());
+    }
+    say(&format!("{}: {} units that failed are tried again", stage.name(), record.failures));
+    record.state = State::Started;
+    let mut changed = vec![stage];
+    for later in Stage::ALL {
+        if inputs(later, &Stage::ALL).iter().any(|input| changed.contains(input)) {
+            changed.push(later);
+            context.manifest.stages.remove(later.name());
+        }
+    }
+    context.manifest.save(&context.folder)
+}
+
+/// Runs the steps in order; returns how many units failed in all of them, those of skipped stages included.
+///
+/// # Errors
+/// The first error of a stage; what it and the stages before it finished is kept.
+pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
+    check_keys(context, steps)?;
+    let mut failures = 0;
+    for step in steps {
+        let name = step.stage.name();
+        if step.action == Action::Skip {
+            failures += context.manifest.stage(step.stage).map_or(0, |record| record.failures);
+            continue;
+        }
+        interrupt::check(name)?;
+        begin(context, step)?;
+        let started = Instant::now();
+        let result = stages::run(context, step.stage);
+        let seconds = started.elapsed().as_secs_f64();
+        let record =
+            context.manifest.stages.get_mut(name).context("the stage was begun, so it has a record")?;
+        record.wall_seconds += seconds;
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The error is what the user must see; failing to note the time must not hide it.
+                context.manifest.save(&context.folder).ok();
+                return Err(error).with_context(|| stopped(&context.config_path, name));
+            }
+        };
+        let StageOutcome { summary, numbers, failures: failed, cost_micro_usd } = outcome;
+        say(&format!("{name}: {summary} ({})", duration_text(Duration::from_secs_f64(record.wall_seconds))));
+        if failed > 0 {
+            say(&format!(
+                "{name}: {failed} units failed; `rlaif {name} {}` tries them again",
+                context.config_path.display()
+            ));
+        }
+        failures += failed;
+        record.state = State::Done;
+        record.summary = summary;
+        record.numbers = numbers;
+        record.failures = failed;
+        record.cost_micro_usd = cost_micro_usd;
+        context.manifest.save(&context.folder)?;
+    }
+    Ok(failures)
+}
+
+/// Refuses to begin what would stop at a judge without its key, hours later.
+fn check_keys(context: &Context, steps: &[Step]) -> Result<()> {
+    let label = &context.config.label.judges;
+    for step in steps.iter().filter(|step| step.action != Action::Skip) {
+        let judges = match step.stage {
+            Stage::Label => label,
+            Stage::Evaluate => context.config.evaluate.judges.as_ref().unwrap_or(label),
+            _ => continue,
+        };
+        for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
+            crate::judging::openai::client(judge)?;
+        }
+    }
+    Ok(())
+}
+
+fn stopped(config: &std::path::Path, stage: &str) -> String {
+    match interrupt::requested() {
+        true => format!(
+            "stopped in `{stage}`; everything finished is kept, go on with `rlaif run {}`",
+            config.display()
+        ),
+        false => format!("stage `{stage}` stopped"),
+    }
+}
+
+/// Notes that the stage has begun, and clears away what another recipe left.
+fn begin(context: &mut Context, step: &Step) -> Result<()> {
+    let name = step.stage.name();
+    if step.action == Action::Resume {
+        return Ok(());
+    }
+    // The record goes first and comes back last: whenever this process dies, no record vouches for results that are gone.
+    context.manifest.stages.remove(name);
+    context.manifest.save(&context.folder)?;
+    stages::clear(context, step.stage)?;
+    let record = StageRecord {
+        fingerprint: step.fingerprint.clone(),
+        state: State::Started,
+        wall_seconds: 0.0,
+        cost_micro_usd: None,
+        summary: String::new(),
+        failures: 0,
+        numbers: Value::Null,
+        recipe: step.recipe.clone(),
+    };
+    context.manifest.stages.insert(name.into(), record);
+    context.manifest.save(&context.folder)
+}
+
+/// Everything that the result of a stage depends on. Settings that change only speed, memory or money are left out, so that a
+/// run that stopped for want of memory can go on with a smaller batch.
+fn recipe(
+    context: &Context,
+    stage: Stage,
+    has: &[Stage],
+    fingerprints: &BTreeMap<Stage, String>,
+) -> Result<Value> {
+    let config = &context.config;
+    let section = |value: serde_json::Result<Value>, leave_out: &[&str]| -> Result<Value> {
+        let mut value = value.context("a config section is plain data")?;
+        if let Some(map) = value.as_object_mut() {
+            leave_out.iter().for_each(|key| drop(map.shift_remove(*key)));
+        }
+        Ok(value)
+    };
+    let mut inputs_of = serde_json::Map::new();
+    let mut input = |name: &str, fingerprint: &str| inputs_of.insert(name.into(), fingerprint.into());
+    for read in inputs(stage, has) {
+        input(read.name(), &fingerprints[&read]);
+    }
+    let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
+    let mut put = |key: &str, value: Value| recipe[key] = value;
+    match stage {
+        Stage::Generate => {
+            put(
+                "generate",
+                section(serde_json::to_value(&config.generate), &["batch_size", "min_distance"])?,
+            );
+            put("policy.max_length", config.policy.max_length.into());
+            input("prompts", &context.prompts.fingerprint);
+            input("policy", &context.policy_fingerprint);
+        }
+        Stage::Label => {
+            put("label", section(serde_json::to_value(&config.label), &["judges", "max_usd", "probe"])?);
+            put("label.judges", judges_recipe(&config.label.judges)?);
+            put("generate.min_distance", config.generate.min_distance.into());
+            input("probe", &context.probe_fingerprint()?);
+            for (judge, fingerprint) in context.local_judge_fingerprints(&config.label.judges)? {
+                input(&format!("model of judge `{judge}`"), &fingerprint);
+            }
+        }
+        Stage::Reward => {
+            put("reward", section(serde_json::to_value(&config.reward), &["save_steps"])?);
+        }
+        Stage::Ppo => {
+            put("ppo", section(serde_json::to_value(&config.ppo), &["save_steps"])?);
+            put("generate.max_new_tokens", config.generate.max_new_tokens.into());
+        }
+        Stage::Dpo => {
+            put("dpo", section(serde_json::to_value(&config.dpo), &["save_steps"])?);
+        }
+        Stage::Evaluate => {
+            let judges = config.evaluate.judges.as_ref().unwrap_or(&config.label.judges);
+            put("evaluate", section(serde_json::to_value(&config.evaluate), &["judges"])?);
+            put("evaluate.judges", judges_recipe(judges)?);
+            put("label.tie_margin", config.label.tie_margin.into());
+            put("generate.max_new_tokens", config.generate.max_new_tokens.into());
+            input("prompts", &context.prompts.fingerprint);
+            input("policy", &context.policy_fingerprint);
+            for (judge, fingerprint) in context.local_judge_fingerprints(judges)? {
+                input(&format!("model of judge `{judge}`"), &fingerprint);
+            }
+        }
+        Stage::Report => {}
+    }
+    recipe["inputs"] = Value::Object(inputs_of);
+    Ok(recipe)
+}
+
+/// What of a judge its verdicts depend on: not how fast, how patiently or at what price it is asked.
+fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
+    let speed_and_money = [
+        "max_concurrency",
+        "max_retries",
+        "timeout_seconds",
+        "api_key_env",
+        "usd_per_million_input",
+        "usd_per_million_output",
+        "usd_per_million_cached_input",
+        "allow_unknown_price",
+    ];
+    let recipe_of = |judge: &JudgeConfig| -> Result<Value> {
+        let mut value = serde_json::to_value(judge).context("a judge's section is plain data")?;
+        if let Some(map) = value.as_object_mut() {
+            speed_and_money.iter().for_each(|key| drop(map.shift_remove(*key)));
+            if judge.kind == JudgeKind::Local {
+                map.shift_remove("max_tokens");
+            }
+        }
+        Ok(value)
+    };
+    judges.iter().map(recipe_of).collect::<Result<Vec<_>>>().map(Value::Array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_reads_what_the_design_says() {
+        let all = Stage::ALL;
+        assert_eq!(inputs(Stage::Ppo, &all), [Stage::Reward]);
+        assert_eq!(inputs(Stage::Evaluate, &all), [Stage::Reward, Stage::Ppo, Stage::Dpo]);
+        assert_eq!(inputs(Stage::Evaluate, &[Stage::Generate, Stage::Label, Stage::Dpo]), [Stage::Dpo]);
+        assert_eq!(inputs(Stage::Ppo, &[Stage::Ppo]), [Stage::Reward], "what is required stays required");
+    }
+
+    #[test]
+    fn a_recipe_of_judges_leaves_out_speed_and_money() {
+        let judge = JudgeConfig::default();
+        let other = JudgeConfig { max_concurrency: 1, usd_per_million_input: Some(2.0), ..judge.clone() };
+        assert_eq!(judges_recipe(std::slice::from_ref(&judge)).unwrap(), judges_recipe(&[other]).unwrap());
+        let warmer = JudgeConfig { temperature: 0.5, ..judge.clone() };
+        assert_ne!(judges_recipe(&[judge]).unwrap(), judges_recipe(&[warmer]).unwrap());
+    }
+}

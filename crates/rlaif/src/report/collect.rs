@@ -1,0 +1,296 @@
+//! From the run folder and the store to [`ReportData`].
+
+use super::data::*;
+use crate::context::Context;
+use crate::manifest::{Manifest, State};
+use crate::run_folder::write_whole;
+use anyhow::{Context as _, Result};
+use rlaif_core::config::{JudgeConfig, JudgeKind, Protocol, Stage};
+use rlaif_core::metrics::MetricRow;
+use rlaif_core::records::{Choice, Fate, FinishReason, Order, Split};
+use rlaif_core::stats::position::{PositionReport, position_report};
+use rlaif_store::store::{BASELINE, TRAIN_PAIRS, VerdictRow};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Every fate, in the order of the page.
+const FATES: [(Fate, &str); 5] = [
+    (Fate::Kept, "kept"),
+    (Fate::Inconsistent, "inconsistent"),
+    (Fate::Tie, "tie"),
+    (Fate::NoVerdict, "no_verdict"),
+    (Fate::Failed, "failed"),
+];
+
+/// Writes `report.html` of the run as it is now; says where.
+///
+/// # Errors
+/// If the run folder or the store cannot be read, or the page not be written.
+pub fn write(context: &Context) -> Result<PathBuf> {
+    let page = super::render(&collect(context)?)?;
+    let path = context.folder.report();
+    write_whole(&path, page.as_bytes())?;
+    Ok(path)
+}
+
+/// Everything that is known of the run so far.
+///
+/// # Errors
+/// If the run folder or the store cannot be read.
+pub fn collect(context: &Context) -> Result<ReportData> {
+    let manifest = &context.manifest;
+    let ppo = numbers::<PpoSummary>(manifest, Stage::Ppo)?;
+    Ok(ReportData {
+        run: run_info(context)?,
+        cost: cost(context)?,
+        generate: generate(context)?,
+        judges: judges(context)?,
+        fates: fates(context)?,
+        metrics: metrics(context)?,
+        reward: numbers(manifest, Stage::Reward)?,
+        ppo: ppo.map(|ppo| PpoSummary { kl_budget: context.config.ppo.kl_budget, ..ppo }),
+        dpo: numbers(manifest, Stage::Dpo)?,
+        evaluation: evaluation(context)?,
+    })
+}
+
+/// What a finished stage left in the manifest.
+fn numbers<T: DeserializeOwned + Default>(manifest: &Manifest, stage: Stage) -> Result<Option<T>> {
+    let Some(record) = manifest.stage(stage).filter(|record| record.state == State::Done) else {
+        return Ok(None);
+    };
+    if record.numbers.is_null() {
+        return Ok(Some(T::default()));
+    }
+    let read = T::deserialize(&record.numbers);
+    read.map(Some).with_context(|| format!("reading the numbers of `{}` in `manifest.json`", stage.name()))
+}
+
+fn run_info(context: &Context) -> Result<RunInfo> {
+    let manifest = &context.manifest;
+    let row = |stage: &Stage| {
+        let record = manifest.stage(*stage)?;
+        Some(StageRow {
+            name: stage.name().into(),
+            state: if record.state == State::Done { "done" } else { "started" }.into(),
+            seconds: record.wall_seconds,
+            micro_usd: record.cost_micro_usd,
+            summary: Some(record.summary.clone()),
+            fingerprint: Some(record.fingerprint.clone()),
+        })
+    };
+    let config = context.folder.config();
+    Ok(RunInfo {
+        name: context.config.run.name.clone(),
+        folder: context.folder.root().display().to_string(),
+        config_path: context.config_path.display().to_string(),
+        config_toml: std::fs::read_to_string(&config)
+            .with_context(|| format!("reading `{}`", config.display()))?,
+        model: context.config.policy.model.clone(),
+        seed: context.config.run.seed,
+        device: manifest.device.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        git_commit: manifest.git_commit.clone(),
+        finished_at: (manifest.updated > 0).then(|| super::format::utc(manifest.updated)),
+        // The report's own row would always be one behind.
+        stages: Stage::ALL.iter().filter(|stage| **stage != Stage::Report).filter_map(row).collect(),
+    })
+}
+
+fn cost(context: &Context) -> Result<Cost> {
+    let spend = context.wait(context.store.spend())?;
+    Ok(Cost {
+        known_micro_usd: spend.known.0,
+        unknown_calls: spend.unknown_calls,
+        possibly_billed: spend.possibly_billed,
+        requests: spend.calls,
+        prompt_tokens: spend.usage.prompt_tokens,
+        completion_tokens: spend.usage.completion_tokens,
+    })
+}
+
+fn generate(context: &Context) -> Result<Option<GenerateSummary>> {
+    let responses = context.wait(context.store.responses(BASELINE, Some(Split::Train)))?;
+    if responses.is_empty() {
+        return Ok(None);
+    }
+    let counts = &context.manifest.prompts;
+    Ok(Some(GenerateSummary {
+        train_prompts: counts.train as u64,
+        eval_prompts: counts.eval as u64,
+        rejected_prompts: counts.rejected as u64,
+        responses: responses.len() as u64,
+        ended: responses.iter().filter(|r| r.finish_reason == FinishReason::Stop).count() as u64,
+        pairs: context.wait(context.store.pairs(TRAIN_PAIRS))?.len() as u64,
+        dropped_near_duplicates: context.wait(context.store.dropped_pairs())?.len() as u64,
+        min_distance: context.config.generate.min_distance,
+    }))
+}
+
+/// The fates of all pairs, every fate named even where none met it; empty before anything was labelled.
+fn fates(context: &Context) -> Result<Vec<FateCount>> {
+    let mut counts: BTreeMap<Fate, u64> = BTreeMap::new();
+    for row in context.wait(context.store.label_counts(TRAIN_PAIRS))? {
+        *counts.entry(row.fate).or_default() += row.count;
+    }
+    Ok(if counts.is_empty() { Vec::new() } else { named(&counts) })
+}
+
+fn named(counts: &BTreeMap<Fate, u64>) -> Vec<FateCount> {
+    FATES
+        .iter()
+        .map(|(fate, name)| FateCount { fate: (*name).into(), count: counts.get(fate).copied().unwrap_or(0) })
+        .collect()
+}
+
+fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
+    let label = &context.config.label;
+    let Some(record) = context.manifest.stage(Stage::Label) else { return Ok(Vec::new()) };
+    let numbers = match record.state {
+        State::Done => numbers::<LabelNumbers>(&context.manifest, Stage::Label)?.unwrap_or_default(),
+        State::Started => LabelNumbers::default(),
+    };
+    let verdicts = context.wait(context.store.verdicts(TRAIN_PAIRS))?;
+    let spend = context.wait(context.store.spend_by_judge())?;
+    let summary = |judge: &JudgeConfig| {
+        let own: Vec<&VerdictRow> = verdicts.iter().filter(|verdict| verdict.judge == judge.name).collect();
+        let spent = spend.get(&judge.name).copied().unwrap_or_default();
+        let pairwise = judge.protocol == Protocol::Pairwise;
+        JudgeSummary {
+            name: judge.name.clone(),
+            kind: match judge.kind {
+                JudgeKind::Local => "local".into(),
+                JudgeKind::Openai => "openai".into(),
+            },
+            protocol: if pairwise { "pairwise".into() } else { "contrastive".into() },
+            model: judge.model.clone(),
+            rubric: rubric(judge, &label.criteria),
+            probe: numbers.probes.get(&judge.name).copied(),
+            fates: fates_of(&own, label.tie_margin),
+            position: if pairwise { position(&own) } else { None },
+            micro_usd: (spent.unknown_calls == 0).then_some(spent.known.0),
+        }
+    };
+    Ok(label.judges.iter().map(summary).collect())
+}
+
+fn rubric(judge: &JudgeConfig, criteria: &[String]) -> String {
+    match (&judge.principle, &judge.opposite, judge.protocol) {
+        (Some(principle), Some(opposite), Protocol::Contrastive) => {
+            format!("“{principle}” against “{opposite}”")
+        }
+        (_, _, Protocol::Contrastive) => String::new(),
+        (_, _, Protocol::Pairwise) => format!("Criteria: {}", criteria.join(", ")),
+    }
+}
+
+/// A judge's two choices on every pair that it read in both orders; votes are matched by number.
+fn position(verdicts: &[&VerdictRow]) -> Option<PositionReport> {
+    let mut both: BTreeMap<(&str, u32), [Option<Choice>; 2]> = BTreeMap::new();
+    for row in verdicts {
+        let Ok(choice) = row.verdict.choice else { continue };
+        both.entry((&row.pair_id, row.vote)).or_default()[usize::from(row.order == Order::Ba)] = Some(choice);
+    }
+    let choices: Vec<(Choice, Choice)> = both.into_values().filter_map(|[ab, ba]| Some((ab?, ba?))).collect();
+    position_report(&choices)
+}
+
+/// What would become of the pairs if this judge were the only one.
+fn fates_of(verdicts: &[&VerdictRow], tie_margin: f64) -> Vec<FateCount> {
+    let mut pairs: BTreeMap<&str, Vec<&VerdictRow>> = BTreeMap::new();
+    for row in verdicts {
+        pairs.entry(&row.pair_id).or_default().push(row);
+    }
+    let mut counts: BTreeMap<Fate, u64> = BTreeMap::new();
+    for rows in pairs.values() {
+        *counts.entry(fate(rows, tie_margin)).or_default() += 1;
+    }
+    named(&counts)
+}
+
+fn fate(rows: &[&VerdictRow], tie_margin: f64) -> Fate {
+    use rlaif_core::records::NoVerdict;
+    let p_a: Vec<f64> = rows
+        .iter()
+        .filter_map(|row| {
+            let p_first = row.verdict.p_first_or_choice()?;
+            Some(if row.order == Order::Ab { p_first } else { 1.0 - p_first })
+        })
+        .collect();
+    if p_a.is_empty() {
+        let failed = rows.iter().all(|row| matches!(row.verdict.choice, Err(NoVerdict::Failed(_))));
+        return if failed { Fate::Failed } else { Fate::NoVerdict };
+    }
+    if p_a.iter().any(|p| *p > 0.5) && p_a.iter().any(|p| *p < 0.5) {
+        return Fate::Inconsistent;
+    }
+    let mean = p_a.iter().sum::<f64>() / p_a.len() as f64;
+    if (mean - 0.5).abs() < tie_margin { Fate::Tie } else { Fate::Kept }
+}
+
+/// The curves that are there. A last line that was cut off by a kill is left out; the stage writes it again.
+fn metrics(context: &Context) -> Result<BTreeMap<String, Vec<MetricRow>>> {
+    let mut all = BTreeMap::new();
+    for stage in ["reward", "ppo", "dpo"] {
+        let path = context.folder.metrics(stage);
+        if let Some(text) = read_if_there(&path)? {
+            all.insert(
+                stage.to_string(),
+                text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+            );
+        }
+    }
+    Ok(all)
+}
+
+fn evaluation(context: &Context) -> Result<Option<Evaluation>> {
+    let path = context.folder.evaluation();
+    let Some(text) = read_if_there(&path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).with_context(|| format!("reading `{}`", path.display()))
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading `{}`", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rlaif_core::records::{NoVerdict, Verdict};
+
+    fn row(order: Order, verdict: Verdict) -> VerdictRow {
+        VerdictRow { pair_id: "p/0-1".into(), judge: "judge".into(), order, vote: 0, verdict }
+    }
+
+    #[test]
+    fn a_pair_has_the_fate_that_its_verdicts_say() {
+        let ab = |verdict| row(Order::Ab, verdict);
+        let ba = |verdict| row(Order::Ba, verdict);
+        let (first, second, tie) = (Choice::First, Choice::Second, Choice::Tie);
+        let cases = [
+            (vec![ab(Verdict::choice(first)), ba(Verdict::choice(second))], Fate::Kept),
+            (vec![ab(Verdict::choice(first)), ba(Verdict::choice(first))], Fate::Inconsistent),
+            (vec![ab(Verdict::choice(tie)), ba(Verdict::choice(tie))], Fate::Tie),
+            (vec![ab(Verdict::none(NoVerdict::Empty)), ba(Verdict::choice(second))], Fate::Kept),
+            (vec![ab(Verdict::none(NoVerdict::Refused))], Fate::NoVerdict),
+            (vec![ab(Verdict::none(NoVerdict::Failed("429".into())))], Fate::Failed),
+        ];
+        for (rows, want) in &cases {
+            assert_eq!(fate(&rows.iter().collect::<Vec<_>>(), 0.02), *want, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn position_needs_both_orders() {
+        let rows =
+            [row(Order::Ab, Verdict::choice(Choice::First)), row(Order::Ba, Verdict::choice(Choice::First))];
+        let both = position(&rows.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!((both.pairs, both.both_first), (1, 1));
+        assert!(position(&[&rows[0]]).is_none());
+    }
+}

@@ -1,0 +1,103 @@
+//! Sampling responses of a policy into the store; `generate` and `evaluate` share it.
+
+use crate::context::Context;
+use crate::interrupt;
+use crate::progress::Progress;
+use anyhow::{Context as _, Result};
+use rlaif_core::records::{FinishReason, Prompt, Response, Split};
+use rlaif_core::seed;
+use rlaif_model::{Decoder, GenerateProgress, GenerateRequest, Sample, SamplingConfig, generate};
+use std::collections::BTreeSet;
+
+/// How a policy is sampled.
+pub struct Sampling<'a> {
+    /// The stage, for the bar.
+    pub stage: &'static str,
+    /// Purpose of the random stream: policies sampled for the same purpose get the same seeds.
+    pub purpose: &'static str,
+    /// The policy's name in the store.
+    pub policy: &'a str,
+    /// Whose prompts.
+    pub split: Split,
+    /// Responses a prompt.
+    pub n: usize,
+    /// Temperature, truncation, length, samples decoded together.
+    pub config: SamplingConfig,
+}
+
+/// Samples what the store does not have yet. A unit is one batch of prompts, committed whole.
+///
+/// # Errors
+/// If a prompt cannot be sampled, or the store cannot be written.
+pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> Result<()> {
+    let store = &context.store;
+    let prompts = context.prompts.of(how.split);
+    let have: BTreeSet<String> = context
+        .wait(store.responses(how.policy, Some(how.split)))?
+        .into_iter()
+        .map(|response| response.prompt_id)
+        .collect();
+    // Units are cut from all prompts, not from what is left, so that a resumed run decodes the same batches.
+    let prompts_a_unit = (how.config.batch_size / how.n.max(1)).max(1);
+    let total = prompts.len() as u64;
+    let mut done = prompts.iter().filter(|prompt| have.contains(&prompt.id)).count() as u64;
+    let mut progress = Progress::new(how.stage, "prompts", done, total);
+    for unit in prompts.chunks(prompts_a_unit) {
+        if unit.iter().all(|prompt| have.contains(&prompt.id)) {
+            continue;
+        }
+        interrupt::check(how.stage)?;
+        let requests = unit
+            .iter()
+            .map(|prompt| {
+                let prompt_ids = context.prompt_ids(prompt)?;
+                Ok(GenerateRequest {
+                    prompt_ids,
+                    n: how.n,
+                    seed: prompt_seed(context.config.run.seed, how.purpose, prompt),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let samples = generate(decoder, &requests, &how.config, &mut |at: &GenerateProgress| {
+            let note = format!("{} of {} samples in this batch", at.samples_done, at.samples_total);
+            progress.set(done, total, &note);
+        })
+        .with_context(|| format!("sampling responses of `{}`", how.policy))?;
+        let mut responses = Vec::new();
+        for (prompt, samples) in unit.iter().zip(samples) {
+            for (index, sample) in samples.into_iter().enumerate() {
+                responses.push(response(context, how.policy, prompt, index, sample));
+            }
+        }
+        context.wait(store.put_responses(how.policy, &responses))?;
+        done += unit.iter().filter(|prompt| !have.contains(&prompt.id)).count() as u64;
+        progress.set(done, total, "");
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn response(context: &Context, policy: &str, prompt: &Prompt, index: usize, sample: Sample) -> Response {
+    Response {
+        id: format!("{policy}/{}/{index}", prompt.id),
+        prompt_id: prompt.id.clone(),
+        index,
+        text: context.tokenizer().decode(&sample.ids, true),
+        token_ids: sample.ids,
+        logprobs: sample.logprobs,
+        finish_reason: sample.finish,
+    }
+}
+
+/// The seed of a prompt's samples. It hangs on the prompt's id, not its place: a prompt more moves no other's samples.
+fn prompt_seed(run_seed: u64, purpose: &str, prompt: &Prompt) -> u64 {
+    let hash = blake3::hash(prompt.id.as_bytes());
+    let index = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a BLAKE3 hash has 32 bytes"));
+    seed::derive(run_seed, purpose, index)
+}
+
+/// Share of the responses that end their turn.
+pub fn share_ended(responses: &[Response]) -> f64 {
+    let ended = responses.iter().filter(|response| response.finish_reason == FinishReason::Stop).count();
+    ended as f64 / responses.len().max(1) as f64
+}

@@ -1,0 +1,108 @@
+//! One file a stage. A stage reads from the store or the run folder and writes there; nothing reaches back.
+
+pub mod dpo;
+pub mod evaluate;
+pub mod generate;
+pub mod label;
+pub mod ppo;
+pub mod prompts;
+pub mod report;
+pub mod reward;
+
+use crate::context::Context;
+use crate::manifest::StageOutcome;
+use anyhow::{Context as _, Result};
+use rlaif_core::config::Stage;
+use std::path::Path;
+
+/// Runs a stage, or goes on with it where it stopped.
+///
+/// # Errors
+/// Those of the stage; its finished units are kept.
+pub fn run(context: &mut Context, stage: Stage) -> Result<StageOutcome> {
+    match stage {
+        Stage::Generate => generate::run(context),
+        Stage::Label => label::run(context),
+        Stage::Reward => reward::run(context),
+        Stage::Ppo => ppo::run(context),
+        Stage::Dpo => dpo::run(context),
+        Stage::Evaluate => evaluate::run(context),
+        Stage::Report => report::run(context),
+    }
+}
+
+/// Clears away what a stage left, before it is computed for another recipe. What was bought from judges is never cleared.
+///
+/// # Errors
+/// If the store or the run folder cannot be written.
+pub fn clear(context: &Context, stage: Stage) -> Result<()> {
+    let folder = &context.folder;
+    let name = stage.name();
+    match stage {
+        Stage::Generate => context.wait(context.store.clear_prompts())?, // and with them all that was made from them
+        Stage::Label => {
+            context.wait(context.store.clear_label())?;
+            context.wait(context.store.clear_policy(crate::probe::PROBE))?;
+        }
+        Stage::Reward | Stage::Ppo | Stage::Dpo => {
+            remove(&folder.model(name))?;
+            remove(&folder.metrics(name))?;
+        }
+        Stage::Evaluate => {
+            context.wait(context.store.clear_evaluate())?;
+            remove(&folder.evaluation())?;
+        }
+        Stage::Report => remove(&folder.report())?,
+    }
+    Ok(())
+}
+
+/// Whether what a finished stage made is still there.
+pub fn results_exist(context: &Context, stage: Stage) -> bool {
+    let folder = &context.folder;
+    match stage {
+        Stage::Generate | Stage::Label => folder.database().is_file(),
+        Stage::Reward | Stage::Ppo | Stage::Dpo => {
+            folder.model(stage.name()).join("model.safetensors").is_file()
+        }
+        Stage::Evaluate => folder.evaluation().is_file(),
+        Stage::Report => folder.report().is_file(),
+    }
+}
+
+/// How much a stage has to do, for `rlaif plan`.
+pub fn size(context: &Context, stage: Stage) -> String {
+    let config = &context.config;
+    let (train, eval) = (context.prompts.train.len(), context.prompts.eval.len());
+    match stage {
+        Stage::Generate => format!(
+            "{} responses of at most {} tokens to {train} prompts",
+            train * config.generate.n,
+            config.generate.max_new_tokens
+        ),
+        Stage::Label => label::size(context),
+        Stage::Reward => format!("{} epochs over the preferences", config.reward.epochs),
+        Stage::Dpo => format!("{} epochs over the preferences", config.dpo.epochs),
+        Stage::Ppo => format!(
+            "{} steps of {} responses",
+            config.ppo.steps,
+            config.ppo.prompts_per_step * config.ppo.samples_per_prompt
+        ),
+        Stage::Evaluate => {
+            format!(
+                "{} responses of each policy to {eval} prompts",
+                eval * config.evaluate.samples_per_prompt
+            )
+        }
+        Stage::Report => "one page".into(),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match path.symlink_metadata() {
+        Err(_) => return Ok(()),
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+    };
+    removed.with_context(|| format!("removing `{}`", path.display()))
+}

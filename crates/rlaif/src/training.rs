@@ -1,0 +1,200 @@
+//! What the training stages share: preferences as token ids, and what a trainer says while it runs.
+
+use crate::context::Context;
+use crate::error::{Interrupted, UserError};
+use crate::interrupt;
+use crate::progress::{Progress, say};
+use crate::report::data::Estimate;
+use anyhow::{Context as _, Result};
+use rlaif_core::metrics::MetricRow;
+use rlaif_core::records::Prompt;
+use rlaif_store::store::TRAIN_PAIRS;
+use rlaif_train::{Hooks, Outcome, PreferenceExample};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The preferences that training uses, in token ids, in the order of the store.
+///
+/// # Errors
+/// If the store cannot be read, or nothing is left to train on.
+pub fn examples(context: &Context) -> Result<Vec<PreferenceExample>> {
+    let prompts: HashMap<&str, &Prompt> = context.prompts.train.iter().map(|p| (p.id.as_str(), p)).collect();
+    let mut examples = Vec::new();
+    for pair in context.wait(context.store.preferred_pairs(TRAIN_PAIRS))? {
+        let prompt =
+            prompts.get(pair.row.prompt_id.as_str()).context("a preference is about a prompt of the run")?;
+        examples.push(PreferenceExample {
+            prompt_id: prompt.id.clone(),
+            prompt_ids: context.prompt_ids(prompt)?,
+            chosen_ids: pair.chosen.token_ids,
+            rejected_ids: pair.rejected.token_ids,
+            p: pair.row.p,
+        });
+    }
+    if examples.is_empty() {
+        return Err(UserError::new("no preference is left to train on")
+            .hint("Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help")
+            .into());
+    }
+    Ok(examples)
+}
+
+/// What a trainer made, or the message that it was interrupted.
+///
+/// # Errors
+/// [`Interrupted`].
+pub fn finished<T>(outcome: Outcome<T>, stage: &str) -> Result<T> {
+    match outcome {
+        Outcome::Finished(made) => Ok(made),
+        Outcome::Interrupted { .. } => Err(Interrupted { stage: stage.into() }.into()),
+    }
+}
+
+/// Writes metrics to `metrics/{stage}.jsonl`, moves the bar, and listens to Ctrl-C.
+pub struct StageHooks {
+    stage: &'static str,
+    unit: &'static str,
+    path: PathBuf,
+    resumed_at: u64,
+    /// Rows that the file has for the step that training resumed after: (step, names).
+    have: Option<BTreeSet<(u64, Vec<String>)>>,
+    progress: Option<Progress>,
+    failure: Option<std::io::Error>,
+}
+
+impl StageHooks {
+    /// Hooks of one stage.
+    pub fn new(context: &Context, stage: &'static str, unit: &'static str) -> Self {
+        Self {
+            stage,
+            unit,
+            path: context.folder.metrics(stage),
+            resumed_at: 0,
+            have: None,
+            progress: None,
+            failure: None,
+        }
+    }
+
+    /// Takes the bar away.
+    ///
+    /// # Errors
+    /// If metrics could not be written.
+    pub fn finish(self) -> Result<()> {
+        if let Some(progress) = self.progress {
+            progress.finish();
+        }
+        match self.failure {
+            None => Ok(()),
+            Some(error) => Err(error).with_context(|| format!("writing `{}`", self.path.display())),
+        }
+    }
+
+    fn write(&mut self, row: &MetricRow) -> std::io::Result<()> {
+        let have = match &mut self.have {
+            Some(have) => have,
+            // Rows after the checkpoint come again, so they go before the first one is written.
+            None => self.have.insert(truncate(&self.path, self.resumed_at)?),
+        };
+        if !have.insert((row.step, row.values.keys().cloned().collect())) {
+            return Ok(());
+        }
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        file.write_all(format!("{}\n", row.to_json_line()).as_bytes())
+    }
+}
+
+impl Hooks for StageHooks {
+    fn metrics(&mut self, row: &MetricRow) {
+        if let Err(error) = self.write(row) {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn progress(&mut self, done: u64, total: u64, note: &str) {
+        let progress = match &mut self.progress {
+            Some(progress) => progress,
+            None => self.progress.insert(Progress::new(self.stage, self.unit, done, total)),
+        };
+        progress.set(done, total, note);
+    }
+
+    fn should_stop(&self) -> bool {
+        // A metrics file that cannot be written is a full disk: stop at the checkpoint rather than train into the dark.
+        interrupt::requested() || self.failure.is_some()
+    }
+
+    fn resumed(&mut self, step: u64) {
+        self.resumed_at = step;
+        say(&format!("{}: goes on after step {step}", self.stage));
+    }
+
+    fn warning(&mut self, message: &str) {
+        say(&format!("warning: {}: {message}", self.stage));
+    }
+}
+
+/// Drops the rows after `step`, and whatever a kill left half written. Lines are kept as they are: JSON numbers do not survive
+/// reading and writing to the last digit.
+fn truncate(path: &Path, step: u64) -> std::io::Result<BTreeSet<(u64, Vec<String>)>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let row = |line: &str| serde_json::from_str::<MetricRow>(line).ok().filter(|row| row.step <= step);
+    let (lines, rows): (Vec<&str>, Vec<MetricRow>) =
+        text.lines().filter_map(|line| Some((line, row(line)?))).unzip();
+    std::fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    Ok(rows.into_iter().map(|row| (row.step, row.values.into_keys().collect())).collect())
+}
+
+/// "ranks 83 % of 40 held-out pairs as labelled (95 % 71 to 92)".
+pub fn share_text(verb: &str, share: Option<&Estimate>) -> String {
+    let Some(share) = share else { return "no pairs held out".into() };
+    let interval = match share.interval() {
+        Some((low, high)) => format!(" (95 % {:.0} to {:.0})", 100.0 * low, 100.0 * high),
+        None => String::new(),
+    };
+    let n = share.n.unwrap_or_default();
+    format!("{verb} {:.0} % of {n} held-out pairs as labelled{interval}", 100.0 * share.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_metrics_file_has_each_row_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dpo.jsonl");
+        let row = |step: u64, name: &str| MetricRow::new("dpo", step, 0.0).with(name, step as f64);
+        let text = format!(
+            "{}\n{}\n{}\n{{\"sta",
+            row(1, "loss").to_json_line(),
+            row(2, "loss").to_json_line(),
+            row(3, "loss").to_json_line()
+        );
+        std::fs::write(&path, text).unwrap();
+        let mut hooks = StageHooks {
+            stage: "dpo",
+            unit: "steps",
+            path: path.clone(),
+            resumed_at: 0,
+            have: None,
+            progress: None,
+            failure: None,
+        };
+        hooks.resumed(2);
+        for again in [row(2, "loss"), row(2, "eval_loss"), row(3, "loss"), row(4, "loss")] {
+            hooks.metrics(&again);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let steps: Vec<u64> =
+            text.lines().map(|line| serde_json::from_str::<MetricRow>(line).unwrap().step).collect();
+        assert_eq!(steps, [1, 2, 2, 3, 4]);
+        hooks.finish().unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! The whole pipeline on the tiny model: it runs, it skips what is done, it survives kill -9.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod common;
+
+use common::Lab;
+use serde_json::Value;
+use std::time::Duration;
+
+#[test]
+fn a_run_goes_from_prompts_to_a_report_and_a_second_one_skips_everything() {
+    let lab = Lab::new();
+    let (stdout, stderr) = lab.done(&["run", "rlaif.toml", "--json"]);
+    let outcome: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"));
+    assert!(outcome["cost_micro_usd"].as_i64() == Some(0), "{outcome}");
+    for stage in ["generate", "label", "reward", "ppo", "dpo", "evaluate", "report"] {
+        assert!(
+            stderr.lines().any(|line| line.starts_with(&format!("{stage}: "))),
+            "{stage} is silent:\n{stderr}"
+        );
+    }
+    let folder = lab.run_folder();
+    for file in [
+        "rlaif.toml",
+        "manifest.json",
+        "rlaif.db",
+        "report.html",
+        "evaluation.json",
+        "metrics/reward.jsonl",
+        "metrics/ppo.jsonl",
+        "metrics/dpo.jsonl",
+        "models/reward/model.safetensors",
+        "models/ppo/model.safetensors",
+        "models/dpo/config.json",
+        "models/dpo/tokenizer.json",
+    ] {
+        assert!(folder.join(file).is_file(), "{file} is missing");
+    }
+    let evaluation: Value = serde_json::from_str(&lab.read("runs/tiny/evaluation.json")).unwrap();
+    let policies: Vec<&str> = evaluation["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["policy"].as_str().unwrap())
+        .collect();
+    assert_eq!(policies, ["baseline", "ppo", "dpo"]);
+    let dpo = &evaluation["policies"][2];
+    let rate = dpo["win_rate"]["value"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&rate));
+    assert!(dpo["kl"]["value"].as_f64().unwrap().is_finite());
+    assert_eq!(evaluation["samples"].as_array().unwrap().len(), 4);
+
+    let weights = lab.weights("ppo");
+    let (_, stderr) = lab.done(&["run", "rlaif.toml"]);
+    for stage in ["generate", "label", "reward", "ppo", "dpo", "evaluate"] {
+        assert!(
+            stderr.contains(&format!("{stage}: done before, nothing changed")),
+            "{stage} again:\n{stderr}"
+        );
+    }
+    assert_eq!(lab.weights("ppo"), weights);
+
+    // The models load again, here as everywhere.
+    let model = folder.join("models/dpo");
+    let output = lab
+        .rlaif(&["logprobs", model.to_str().unwrap()])
+        .write_stdin("{\"ids\": [5, 6, 7]}\n")
+        .output()
+        .unwrap();
+    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(row["logprobs"].as_array().unwrap().len(), 2);
+    let model = folder.join("models/reward");
+    let question = "{\"prompt\": \"Say 1\", \"response\": \"One\"}\n";
+    let output = lab.rlaif(&["score", model.to_str().unwrap()]).write_stdin(question).output().unwrap();
+    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(row["reward"].as_f64().unwrap().is_finite(), "{row}");
+}
+
+#[test]
+fn a_changed_setting_recomputes_its_stage_and_what_follows_and_says_why() {
+    let lab = Lab::new();
+    lab.done(&["run", "rlaif.toml", "--until", "reward"]);
+    let before = lab.weights("reward");
+    let (stdout, _) = lab.done(&["plan", "rlaif.toml", "--set", "reward.epochs=2"]);
+    let actions: Vec<&str> = stdout.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(
+        actions,
+        ["skip", "skip", "recompute", "compute", "compute", "compute", "compute"],
+        "{stdout}"
+    );
+
+    let (_, stderr) = lab.done(&["reward", "rlaif.toml", "--set", "reward.epochs=2"]);
+    assert!(stderr.contains("reward: computed again, since `reward.epochs` was 1, is 2"), "{stderr}");
+    assert_ne!(lab.weights("reward"), before);
+
+    let (_, stderr) = lab.done(&["run", "rlaif.toml", "--until", "reward", "--set", "reward.save_steps=1"]);
+    assert!(stderr.contains("label: done before"), "{stderr}");
+    assert!(stderr.contains("since `reward.epochs` was 2, is 1"), "{stderr}");
+    assert_eq!(lab.weights("reward"), before, "the same recipe gives the same bytes");
+}
+
+/// Kill -9 at moments spread over the run; whatever was in flight, the end is the same to the last bit.
+#[test]
+fn kill_and_resume_gives_the_same_preferences_and_bit_equal_weights() {
+    let straight = Lab::new();
+    let started = std::time::Instant::now();
+    straight.done(&["run", "rlaif.toml", "--until", "dpo"]);
+    let whole = started.elapsed();
+    let (preferences, _) = straight.done(&["export", "rlaif.toml"]);
+    assert!(!preferences.is_empty());
+
+    let killed = Lab::new();
+    let mut kills = 0;
+    // Growing patience: early kills hit start and generation, later ones training.
+    for patience in (1..).map(|twentieths| whole * twentieths / 20) {
+        let mut child = killed
+            .process(&["run", "rlaif.toml", "--until", "dpo"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(patience);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "the resumed run failed after {kills} kills: {status}");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills < 60, "the run makes no progress between kills");
+    }
+    assert!(kills >= 3, "only {kills} kills");
+    assert_eq!(killed.done(&["export", "rlaif.toml"]).0, preferences);
+    for model in ["reward", "ppo", "dpo"] {
+        assert!(killed.weights(model) == straight.weights(model), "{model} differs after {kills} kills");
+    }
+    for stage in ["reward", "ppo", "dpo"] {
+        let file = format!("runs/tiny/metrics/{stage}.jsonl");
+        assert_eq!(
+            killed.read(&file),
+            straight.read(&file),
+            "{stage}: a row is missing, stands twice or differs"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_finishes_the_unit_and_says_how_to_go_on() {
+    let lab = Lab::new();
+    lab.edit("steps = 3", "steps = 2000");
+    let child = lab
+        .process(&["run", "rlaif.toml", "--until", "ppo"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let metrics = lab.run_folder().join("metrics/ppo.jsonl");
+    let patience = std::time::Instant::now();
+    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 1) {
+        assert!(patience.elapsed() < Duration::from_secs(60), "PPO did not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("go on with `rlaif run rlaif.toml`"), "{stderr}");
+}
