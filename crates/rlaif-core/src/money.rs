@@ -57,11 +57,6 @@ impl MicroUsd {
         }
         Ok(Self(micro as i64))
     }
-
-    /// The amount in dollars, for charts and JSON only.
-    pub fn as_dollars(self) -> f64 {
-        self.0 as f64 / MICRO as f64
-    }
 }
 
 /// Exact: `0.15`, `$2`, `-0.000001`.

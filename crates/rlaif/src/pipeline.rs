@@ -205,11 +205,10 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
 
 /// Refuses to begin what would stop at a judge without its key, hours later.
 fn check_keys(context: &Context, steps: &[Step]) -> Result<()> {
-    let label = &context.config.label.judges;
     for step in steps.iter().filter(|step| step.action != Action::Skip) {
         let judges = match step.stage {
-            Stage::Label => label,
-            Stage::Evaluate => context.config.evaluate.judges.as_ref().unwrap_or(label),
+            Stage::Label => context.config.label.judges.as_slice(),
+            Stage::Evaluate => context.config.evaluation_judges(),
             _ => continue,
         };
         for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
@@ -306,7 +305,7 @@ fn recipe(
             put("dpo", section(serde_json::to_value(&config.dpo), &["save_steps"])?);
         }
         Stage::Evaluate => {
-            let judges = config.evaluate.judges.as_ref().unwrap_or(&config.label.judges);
+            let judges = config.evaluation_judges();
             put("evaluate", section(serde_json::to_value(&config.evaluate), &["judges"])?);
             put("evaluate.judges", judges_recipe(judges)?);
             put("label.tie_margin", config.label.tie_margin.into());

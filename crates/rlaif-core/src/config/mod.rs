@@ -49,3 +49,10 @@ pub struct Config {
     /// Evaluation of tuned policies against the baseline.
     pub evaluate: EvaluateConfig,
 }
+
+impl Config {
+    /// The judges of the evaluation: its own, or those that made the labels.
+    pub fn evaluation_judges(&self) -> &[JudgeConfig] {
+        self.evaluate.judges.as_ref().unwrap_or(&self.label.judges)
+    }
+}

@@ -72,14 +72,6 @@ impl GgufValue {
         }
     }
 
-    /// A boolean.
-    pub fn as_bool(&self) -> Option<bool> {
-        match self {
-            GgufValue::Bool(value) => Some(*value),
-            _ => None,
-        }
-    }
-
     /// The elements of an array.
     pub fn as_array(&self) -> Option<&[GgufValue]> {
         match self {

@@ -57,7 +57,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         measured.push(measure(context, policy, has_reward)?);
     }
     let label = LabelConfig { keep_ties: false, keep_inconsistent: false, ..context.config.label.clone() };
-    let judges = context.config.evaluate.judges.clone().unwrap_or_else(|| label.judges.clone());
+    let judges = context.config.evaluation_judges().to_vec();
     let mut preferences = BTreeMap::new();
     for policy in &measured[1..] {
         interrupt::check("evaluate")?;
