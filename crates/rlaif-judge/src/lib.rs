@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`template`] | what a pairwise judge is shown; responses cannot leave their slots |
+//! | [`defence`] | what keeps a response from fooling its judge: secrets of a call, harmless texts, rules, probes |
 //! | [`chat`] | the request, the raw reply, and every way in which a call fails |
 //! | [`openai`] | the client of OpenAI-compatible endpoints: one call, one attempt |
 //! | [`retry`] | which failures are worth another attempt, and when |
@@ -18,6 +19,7 @@
 
 pub mod budget;
 pub mod chat;
+pub mod defence;
 pub mod engine;
 pub mod local;
 pub mod openai;
