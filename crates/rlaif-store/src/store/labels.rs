@@ -14,9 +14,11 @@ pub struct VerdictRow {
     pub pair_id: String,
     /// The judge's name.
     pub judge: String,
+    /// The template's name; for judges that are asked without one, what they do instead, such as `contrastive`.
+    pub template: String,
     /// Which response was shown first.
     pub order: Order,
-    /// Which of several votes of the same judge, from 0.
+    /// Which of several votes of the same judge and template, from 0.
     pub vote: u32,
     /// What was said.
     pub verdict: Verdict,
@@ -55,12 +57,13 @@ impl Store {
         transaction!(self, DOING, |tx| {
             for row in verdicts {
                 sqlx::query(
-                    "INSERT INTO verdicts (pair_id, judge, shown, vote, parser, verdict) VALUES (?, ?, ?, ?, ?, ?)
-                     ON CONFLICT (pair_id, judge, shown, vote)
+                    "INSERT INTO verdicts (pair_id, judge, template, shown, vote, parser, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)
+                     ON CONFLICT (pair_id, judge, template, shown, vote)
                      DO UPDATE SET parser = excluded.parser, verdict = excluded.verdict",
                 )
                 .bind(&row.pair_id)
                 .bind(&row.judge)
+                .bind(&row.template)
                 .bind(word("verdicts", &row.order)?)
                 .bind(row.vote)
                 .bind(parser)
@@ -73,7 +76,7 @@ impl Store {
         Ok(())
     }
 
-    /// All verdicts on the pairs of a set, in the order of pairs, judges, orders and votes. A request that failed for good
+    /// All verdicts on the pairs of a set, in the order of pairs, judges, templates, orders and votes. A request that failed for good
     /// stands here too, as a verdict that is [`NoVerdict::Failed`]; one that is still open does not.
     ///
     /// # Errors
@@ -82,16 +85,17 @@ impl Store {
         let mut connection = self.lock().await;
         let rows: Vec<SaidRow> = sqlx::query_as(
             "WITH said AS (
-                 SELECT pair_id, judge, shown, vote, verdict, NULL AS failure FROM verdicts
+                 SELECT pair_id, judge, template, shown, vote, verdict, NULL AS failure FROM verdicts
                  UNION ALL
-                 SELECT s.pair_id, s.judge, s.shown, s.vote, NULL, coalesce(q.failure, q.failure_class)
+                 SELECT s.pair_id, s.judge, s.template, s.shown, s.vote, NULL, coalesce(q.failure, q.failure_class)
                  FROM presentations s JOIN requests q USING (request_key)
                  WHERE q.state = 'failed' AND NOT EXISTS (
                      SELECT 1 FROM verdicts v
-                     WHERE (v.pair_id, v.judge, v.shown, v.vote) = (s.pair_id, s.judge, s.shown, s.vote))
+                     WHERE (v.pair_id, v.judge, v.template, v.shown, v.vote)
+                         = (s.pair_id, s.judge, s.template, s.shown, s.vote))
              )
              SELECT said.* FROM said JOIN pairs r ON r.id = said.pair_id JOIN prompts p ON p.id = r.prompt_id
-             WHERE r.pair_set = ? ORDER BY p.seq, r.seq, said.judge, said.shown, said.vote",
+             WHERE r.pair_set = ? ORDER BY p.seq, r.seq, said.judge, said.template, said.shown, said.vote",
         )
         .bind(set)
         .fetch_all(&mut *connection)
@@ -262,6 +266,7 @@ impl Store {
 struct SaidRow {
     pair_id: String,
     judge: String,
+    template: String,
     shown: String,
     vote: u32,
     verdict: Option<String>,
@@ -277,7 +282,8 @@ impl TryFrom<SaidRow> for VerdictRow {
             None => Verdict::none(NoVerdict::Failed(row.failure.unwrap_or_default())),
         };
         let order = from_word("verdicts", row.shown)?;
-        Ok(Self { pair_id: row.pair_id, judge: row.judge, order, vote: row.vote, verdict })
+        let SaidRow { pair_id, judge, template, vote, .. } = row;
+        Ok(Self { pair_id, judge, template, order, vote, verdict })
     }
 }
 

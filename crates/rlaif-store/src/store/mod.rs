@@ -1,6 +1,6 @@
 //! One run's ledger: one SQLite file, one connection that writes.
 //!
-//! The tables are in `migrations/0001_ledger.sql`, which is worth reading first. Methods are grouped by what they store:
+//! The tables are in `migrations/`, the first of which is worth reading first. Methods are grouped by what they store:
 //! prompts, responses, pairs, requests (what is asked of paid judges), labels (what they said).
 
 mod clear;
@@ -13,7 +13,7 @@ mod responses;
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use requests::{
-    LostRequest, PlanSummary, PlannedRequest, Reply, Request, RequestCount, RequestFailure, RequestState,
+    LostRequest, PlanSummary, PlannedRequest, Presentation, Reply, Request, RequestCount, RequestFailure, RequestState,
     Spend,
 };
 pub use responses::{BASELINE, DPO, PPO};
@@ -27,7 +27,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Layouts, oldest first; `PRAGMA user_version` counts those applied.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_ledger.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/0001_ledger.sql"), include_str!("../../migrations/0002_templates.sql")];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".
 const APPLICATION_ID: i64 = 0x524C_4146;
@@ -181,18 +182,28 @@ impl Store {
     }
 
     async fn migrate(&self) -> Result<()> {
-        let applied = self.layout().await?;
+        const DOING: &str = "preparing the ledger's tables";
+        let applied = usize::try_from(self.layout().await?).unwrap_or(0);
         let mut connection = self.lock().await;
-        for (index, sql) in MIGRATIONS.iter().enumerate().skip(usize::try_from(applied).unwrap_or(0)) {
-            let doing = "preparing the ledger's tables";
-            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.fail(doing, e))?;
+        // A table that others refer to is replaced by a new one under its name, as <https://sqlite.org/lang_altertable.html>
+        // section 7 has it: references are checked at the end instead. The switch has no effect inside a transaction.
+        let switch = |on: bool| AssertSqlSafe(format!("PRAGMA foreign_keys = {on}"));
+        sqlx::raw_sql(switch(false)).execute(&mut *connection).await.map_err(|e| self.fail(DOING, e))?;
+        for (index, sql) in MIGRATIONS.iter().enumerate().skip(applied) {
+            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.fail(DOING, e))?;
             // Only numbers of ours are put into this text.
             let version =
                 format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}", index + 1);
-            sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(|e| self.fail(doing, e))?;
-            sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *tx).await.map_err(|e| self.fail(doing, e))?;
-            tx.commit().await.map_err(|e| self.fail(doing, e))?;
+            sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(|e| self.fail(DOING, e))?;
+            sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *tx).await.map_err(|e| self.fail(DOING, e))?;
+            let broken = sqlx::query("PRAGMA foreign_key_check").fetch_optional(&mut *tx).await;
+            if broken.map_err(|e| self.fail(DOING, e))?.is_some() {
+                let what = "a row refers to another that is not there".to_string();
+                return Err(StoreError::Damaged { path: self.path.clone(), what });
+            }
+            tx.commit().await.map_err(|e| self.fail(DOING, e))?;
         }
+        sqlx::raw_sql(switch(true)).execute(&mut *connection).await.map_err(|e| self.fail(DOING, e))?;
         Ok(())
     }
 

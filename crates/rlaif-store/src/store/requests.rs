@@ -10,29 +10,47 @@
 //! anew, ask the same question and pay once.
 
 use super::{Store, from_word, to_json, transaction, word};
-use crate::Result;
+use crate::{Result, StoreError};
 use rlaif_core::MicroUsd;
 use rlaif_core::money::Usage;
 use rlaif_core::records::{Order, Verdict};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
 
-/// A presentation and the request it makes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PlannedRequest {
+/// A pair in one order, through one template, to one judge, for one vote.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Presentation {
     /// The pair.
     pub pair_id: String,
     /// The judge's name.
     pub judge: String,
+    /// The template's name.
+    pub template: String,
     /// Which response is shown first.
     pub order: Order,
-    /// Which of several votes of the same judge, from 0.
+    /// Which of several votes of the same judge and template, from 0.
     pub vote: u32,
+}
+
+/// A step of a presentation and the request it makes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRequest {
+    /// What is presented.
+    pub presentation: Presentation,
+    /// Which step of the template, from 0: a later one builds on the reply to an earlier one.
+    pub step: u32,
+    /// Whether the reply holds the verdict.
+    pub last_step: bool,
     /// Hash of all that decides the reply: endpoint, model, canonical body, vote. The same key is never bought twice.
     pub request_key: String,
-    /// Canonical JSON, as it will be sent.
+    /// As it will be sent.
     pub body: String,
+    /// Bound on the prompt's tokens, for the budget.
+    pub prompt_tokens_at_most: u64,
+    /// Most tokens of the reply.
+    pub max_tokens: u64,
 }
 
 /// What planning found.
@@ -51,10 +69,16 @@ pub struct Request {
     pub request_key: String,
     /// The judge's name.
     pub judge: String,
-    /// Canonical JSON.
+    /// As it will be sent.
     pub body: String,
+    /// Bound on the prompt's tokens, for the budget.
+    pub prompt_tokens_at_most: u64,
+    /// Most tokens of the reply.
+    pub max_tokens: u64,
     /// How often it was sent before.
     pub attempts: u32,
+    /// Its place in the order of planning: where [`Store::planned`] goes on.
+    pub seq: i64,
 }
 
 /// Where a request stands.
@@ -84,15 +108,20 @@ pub struct RequestFailure<'a> {
     pub maybe_billed: bool,
 }
 
-/// A raw reply that has not been read by the current parser.
+/// A raw reply to one presentation, which the current parser has not read for it. A request that several presentations share
+/// has a row for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// Its number in the ledger.
     pub reply_id: i64,
     /// The request it answers.
     pub request_key: String,
-    /// The judge's name.
-    pub judge: String,
+    /// What was presented.
+    pub presentation: Presentation,
+    /// Which step of it, from 0.
+    pub step: u32,
+    /// Whether the reply holds the verdict.
+    pub last_step: bool,
     /// HTTP status.
     pub http_status: u16,
     /// The body, byte for byte.
@@ -150,30 +179,38 @@ impl Store {
         let mut summary = PlanSummary::default();
         transaction!(self, DOING, |tx| {
             for plan in planned {
+                let shown = &plan.presentation;
                 let inserted = sqlx::query(
-                    "INSERT INTO requests (request_key, judge, body, state) VALUES (?, ?, ?, 'planned')
+                    "INSERT INTO requests (request_key, seq, judge, body, prompt_tokens_max, max_tokens, state)
+                     VALUES (?, (SELECT coalesce(max(seq), 0) + 1 FROM requests), ?, ?, ?, ?, 'planned')
                      ON CONFLICT (request_key) DO NOTHING",
                 )
                 .bind(&plan.request_key)
-                .bind(&plan.judge)
+                .bind(&shown.judge)
                 .bind(&plan.body)
+                .bind(i64::try_from(plan.prompt_tokens_at_most).unwrap_or(i64::MAX))
+                .bind(i64::try_from(plan.max_tokens).unwrap_or(i64::MAX))
                 .execute(&mut *tx)
                 .await
                 .map_err(|e| self.fail_row(DOING, &plan.request_key, e))?;
                 summary.new += inserted.rows_affected();
                 // The newest plan wins: after a change of template the presentation asks another question.
                 sqlx::query(
-                    "INSERT INTO presentations VALUES (?, ?, ?, ?, ?) ON CONFLICT (pair_id, judge, shown, vote)
-                     DO UPDATE SET request_key = excluded.request_key",
+                    "INSERT INTO presentations (pair_id, judge, template, shown, vote, step, final, request_key)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pair_id, judge, template, shown, vote, step)
+                     DO UPDATE SET final = excluded.final, request_key = excluded.request_key",
                 )
-                .bind(&plan.pair_id)
-                .bind(&plan.judge)
-                .bind(word("presentations", &plan.order)?)
-                .bind(plan.vote)
+                .bind(&shown.pair_id)
+                .bind(&shown.judge)
+                .bind(&shown.template)
+                .bind(word("presentations", &shown.order)?)
+                .bind(shown.vote)
+                .bind(plan.step)
+                .bind(plan.last_step)
                 .bind(&plan.request_key)
                 .execute(&mut *tx)
                 .await
-                .map_err(|e| self.fail_row(DOING, &plan.pair_id, e))?;
+                .map_err(|e| self.fail_row(DOING, &shown.pair_id, e))?;
                 let answered: bool =
                     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM replies WHERE request_key = ?)")
                         .bind(&plan.request_key)
@@ -186,27 +223,48 @@ impl Store {
         Ok(summary)
     }
 
-    /// The requests of a judge that some presentation needs and that have no reply, in the order of prompts and pairs.
-    /// Failed ones are not among them; see [`Store::retry_failed`].
+    /// A page of the requests of a judge that a pair of the set needs and that have no reply, in the order of planning, after the
+    /// place `after` (0 for the first page). Failed ones are not among them; see [`Store::retry_failed`].
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn planned(&self, judge: &str) -> Result<Vec<Request>> {
+    pub async fn planned(&self, judge: &str, set: &str, after: i64, limit: usize) -> Result<Vec<Request>> {
         let mut connection = self.lock().await;
-        let rows: Vec<(String, String, String, u32)> = sqlx::query_as(
-            "SELECT q.request_key, q.judge, q.body, q.attempts
-             FROM requests q JOIN presentations s USING (request_key) JOIN pairs r ON r.id = s.pair_id
-                  JOIN prompts p ON p.id = r.prompt_id
-             WHERE s.judge = ? AND q.state = 'planned'
+        let rows: Vec<RequestRow> = sqlx::query_as(
+            "SELECT q.request_key, q.judge, q.body, q.prompt_tokens_max, q.max_tokens, q.attempts, q.seq FROM requests q
+             WHERE q.judge = ? AND q.state = 'planned' AND q.seq > ?
+               AND EXISTS (SELECT 1 FROM presentations s JOIN pairs r ON r.id = s.pair_id
+                           WHERE s.request_key = q.request_key AND s.judge = q.judge AND r.pair_set = ?)
                AND NOT EXISTS (SELECT 1 FROM replies y WHERE y.request_key = q.request_key)
-             GROUP BY q.request_key ORDER BY min(p.seq), min(r.seq), min(s.shown), min(s.vote)",
+             ORDER BY q.seq LIMIT ?",
         )
         .bind(judge)
+        .bind(after)
+        .bind(set)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *connection)
         .await
         .map_err(|e| self.fail("reading planned requests", e))?;
-        let request = |(request_key, judge, body, attempts)| Request { request_key, judge, body, attempts };
-        Ok(rows.into_iter().map(request).collect())
+        Ok(rows.into_iter().map(Request::from).collect())
+    }
+
+    /// How many requests of a judge a pair of the set needs, and how many of them still have to be sent.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn open_requests(&self, judge: &str, set: &str) -> Result<(u64, u64)> {
+        let mut connection = self.lock().await;
+        let (all, open): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), coalesce(sum(q.state = 'planned'), 0) FROM requests q
+             WHERE EXISTS (SELECT 1 FROM presentations s JOIN pairs r ON r.id = s.pair_id
+                           WHERE s.request_key = q.request_key AND s.judge = ? AND r.pair_set = ?)",
+        )
+        .bind(judge)
+        .bind(set)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|e| self.fail("counting requests", e))?;
+        Ok((all.unsigned_abs(), open.unsigned_abs()))
     }
 
     /// Notes, before the first byte is sent, that a request is about to be.
@@ -304,89 +362,150 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Replies that this version of the parser has not read for every presentation that needs them, oldest first. After
-    /// a better parser, or [`Store::clear_verdicts`], that is all of them. Read them, [`Store::put_verdict`], and ask again
-    /// until none is left.
+    /// Replies that this version of the parser has not read for a presentation that needs them, oldest first. After
+    /// a better parser, or [`Store::clear_verdicts`], that is all of them. Read them, [`Store::put_verdict`] or
+    /// [`Store::put_usage`], and ask again until none is left.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn unread_replies(&self, parser: &str, limit: usize) -> Result<Vec<Reply>> {
         let mut connection = self.lock().await;
-        let rows: Vec<(i64, String, String, u16, Vec<u8>)> = sqlx::query_as(
-            "SELECT y.id, y.request_key, q.judge, y.http_status, y.raw
-             FROM replies y JOIN requests q USING (request_key)
+        let rows: Vec<ReplyRow> = sqlx::query_as(
+            "SELECT y.id, y.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, y.http_status, y.raw
+             FROM replies y JOIN requests q USING (request_key) JOIN presentations s USING (request_key)
+                  LEFT JOIN verdicts v ON (v.pair_id, v.judge, v.template, v.shown, v.vote)
+                                        = (s.pair_id, s.judge, s.template, s.shown, s.vote)
              WHERE y.id = (SELECT min(id) FROM replies WHERE request_key = y.request_key)
-               AND EXISTS (SELECT 1 FROM presentations s
-                           LEFT JOIN verdicts v ON (v.pair_id, v.judge, v.shown, v.vote) = (s.pair_id, s.judge, s.shown, s.vote)
-                           WHERE s.request_key = y.request_key AND v.parser IS NOT ?)
-             ORDER BY y.id LIMIT ?",
+               AND CASE WHEN s.final THEN v.parser IS NOT ? ELSE q.state = 'received' END
+             ORDER BY y.id, s.pair_id, s.template, s.shown, s.vote LIMIT ?",
         )
         .bind(parser)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *connection)
         .await
         .map_err(|e| self.fail("reading replies", e))?;
-        let reply = |(reply_id, request_key, judge, http_status, raw)| Reply {
-            reply_id,
-            request_key,
-            judge,
-            http_status,
-            raw,
-        };
-        Ok(rows.into_iter().map(reply).collect())
+        rows.into_iter().map(Reply::try_from).collect()
     }
 
-    /// Stores what a reply says and cost, for every presentation that asked for it.
+    /// The replies to one step of a judge's template on the pairs of a set, read or not: what the next step builds on. In the
+    /// order of planning, after the place `after`; the place of each comes with it.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn step_replies(
+        &self,
+        judge: &str,
+        template: &str,
+        set: &str,
+        step: u32,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Reply)>> {
+        let mut connection = self.lock().await;
+        let rows: Vec<StepRow> = sqlx::query_as(
+            "SELECT q.seq, y.id, y.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final,
+                    y.http_status, y.raw
+             FROM presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
+                  JOIN replies y USING (request_key)
+             WHERE s.judge = ? AND s.template = ? AND s.step = ? AND r.pair_set = ? AND q.seq > ?
+               AND y.id = (SELECT min(id) FROM replies WHERE request_key = y.request_key)
+             ORDER BY q.seq LIMIT ?",
+        )
+        .bind(judge)
+        .bind(template)
+        .bind(step)
+        .bind(set)
+        .bind(after)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.fail("reading replies", e))?;
+        rows.into_iter().map(|row| Ok((row.seq, row.reply.try_into()?))).collect()
+    }
+
+    /// Stores what a reply says of a presentation, and what it cost.
     ///
     /// # Errors
     /// If it cannot be written.
     pub async fn put_verdict(
         &self,
-        reply_id: i64,
+        reply: &Reply,
         parser: &str,
         verdict: &Verdict,
         usage: Option<Usage>,
         cost: Option<MicroUsd>,
     ) -> Result<()> {
         const DOING: &str = "storing a verdict";
-        let count =
-            |tokens: fn(&Usage) -> u64| usage.as_ref().map(|u| i64::try_from(tokens(u)).unwrap_or(i64::MAX));
-        let verdict = to_json("verdicts", verdict)?;
+        let (shown, verdict) = (&reply.presentation, to_json("verdicts", verdict)?);
         transaction!(self, DOING, |tx| {
+            self.put_usage_in(&mut tx, reply.reply_id, usage, cost).await?;
             sqlx::query(
-                "UPDATE replies SET prompt_tokens = ?, cached_tokens = ?, completion_tokens = ?, reasoning_tokens = ?,
-                                    cost_micro_usd = ? WHERE id = ?",
-            )
-            .bind(count(|u| u.prompt_tokens))
-            .bind(count(|u| u.cached_tokens))
-            .bind(count(|u| u.completion_tokens))
-            .bind(count(|u| u.reasoning_tokens))
-            .bind(cost.map(|cost| cost.0))
-            .bind(reply_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(|e| self.fail(DOING, e))?;
-            // `WHERE true` keeps SQLite from reading ON CONFLICT as part of the join.
-            sqlx::query(
-                "INSERT INTO verdicts (pair_id, judge, shown, vote, parser, verdict)
-                 SELECT s.pair_id, s.judge, s.shown, s.vote, ?, ? FROM presentations s JOIN replies y USING (request_key)
-                 WHERE y.id = ? ON CONFLICT (pair_id, judge, shown, vote)
+                "INSERT INTO verdicts (pair_id, judge, template, shown, vote, parser, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)
+                 ON CONFLICT (pair_id, judge, template, shown, vote)
                  DO UPDATE SET parser = excluded.parser, verdict = excluded.verdict",
             )
+            .bind(&shown.pair_id)
+            .bind(&shown.judge)
+            .bind(&shown.template)
+            .bind(word("verdicts", &shown.order)?)
+            .bind(shown.vote)
             .bind(parser)
             .bind(&verdict)
-            .bind(reply_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(|e| self.fail(DOING, e))?;
-            sqlx::query(
-                "UPDATE requests SET state = 'judged' WHERE request_key = (SELECT request_key FROM replies WHERE id = ?)",
-            )
-            .bind(reply_id)
             .execute(&mut *tx)
             .await
             .map_err(|e| self.fail(DOING, e))?;
         });
+        Ok(())
+    }
+
+    /// Stores what a reply cost that holds no verdict: one on which a later step builds.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn put_usage(
+        &self,
+        reply_id: i64,
+        usage: Option<Usage>,
+        cost: Option<MicroUsd>,
+    ) -> Result<()> {
+        const DOING: &str = "storing the usage of a reply";
+        transaction!(self, DOING, |tx| {
+            self.put_usage_in(&mut tx, reply_id, usage, cost).await?;
+        });
+        Ok(())
+    }
+
+    /// Usage and cost of a reply, whose request is then read.
+    async fn put_usage_in(
+        &self,
+        tx: &mut SqliteConnection,
+        reply_id: i64,
+        usage: Option<Usage>,
+        cost: Option<MicroUsd>,
+    ) -> Result<()> {
+        const DOING: &str = "storing the usage of a reply";
+        let count =
+            |tokens: fn(&Usage) -> u64| usage.as_ref().map(|u| i64::try_from(tokens(u)).unwrap_or(i64::MAX));
+        sqlx::query(
+            "UPDATE replies SET prompt_tokens = ?, cached_tokens = ?, completion_tokens = ?, reasoning_tokens = ?,
+                                cost_micro_usd = ? WHERE id = ?",
+        )
+        .bind(count(|u| u.prompt_tokens))
+        .bind(count(|u| u.cached_tokens))
+        .bind(count(|u| u.completion_tokens))
+        .bind(count(|u| u.reasoning_tokens))
+        .bind(cost.map(|cost| cost.0))
+        .bind(reply_id)
+        .execute(&mut *tx)
+        .await
+        .map_err(|e| self.fail(DOING, e))?;
+        sqlx::query(
+            "UPDATE requests SET state = 'judged' WHERE request_key = (SELECT request_key FROM replies WHERE id = ?)",
+        )
+        .bind(reply_id)
+        .execute(&mut *tx)
+        .await
+        .map_err(|e| self.fail(DOING, e))?;
         Ok(())
     }
 
@@ -504,6 +623,72 @@ impl Store {
         let mut connection = self.lock().await;
         query.execute(&mut *connection).await.map_err(|e| self.fail(doing, e))?;
         Ok(())
+    }
+}
+
+#[derive(FromRow)]
+struct RequestRow {
+    request_key: String,
+    judge: String,
+    body: String,
+    prompt_tokens_max: i64,
+    max_tokens: i64,
+    attempts: u32,
+    seq: i64,
+}
+
+impl From<RequestRow> for Request {
+    fn from(row: RequestRow) -> Self {
+        Self {
+            request_key: row.request_key,
+            judge: row.judge,
+            body: row.body,
+            prompt_tokens_at_most: row.prompt_tokens_max.unsigned_abs(),
+            max_tokens: row.max_tokens.unsigned_abs(),
+            attempts: row.attempts,
+            seq: row.seq,
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct ReplyRow {
+    id: i64,
+    request_key: String,
+    pair_id: String,
+    judge: String,
+    template: String,
+    shown: String,
+    vote: u32,
+    step: u32,
+    #[sqlx(rename = "final")]
+    last_step: bool,
+    http_status: u16,
+    raw: Vec<u8>,
+}
+
+#[derive(FromRow)]
+struct StepRow {
+    seq: i64,
+    #[sqlx(flatten)]
+    reply: ReplyRow,
+}
+
+impl TryFrom<ReplyRow> for Reply {
+    type Error = StoreError;
+
+    fn try_from(row: ReplyRow) -> Result<Self> {
+        let order = from_word("presentations", row.shown)?;
+        let ReplyRow { pair_id, judge, template, vote, .. } = row;
+        Ok(Self {
+            reply_id: row.id,
+            request_key: row.request_key,
+            presentation: Presentation { pair_id, judge, template, order, vote },
+            step: row.step,
+            last_step: row.last_step,
+            http_status: row.http_status,
+            raw: row.raw,
+        })
     }
 }
 

@@ -69,8 +69,25 @@ fn pair(prompt_id: &str, a: usize, b: usize) -> Pair {
 }
 
 fn plan(pair_id: &str, order: Order, key: &str) -> PlannedRequest {
-    let (judge, body) = ("gpt".into(), format!("{{\"key\":\"{key}\"}}"));
-    PlannedRequest { pair_id: pair_id.into(), judge, order, vote: 0, request_key: key.into(), body }
+    vote_of(pair_id, order, 0, key)
+}
+
+fn vote_of(pair_id: &str, order: Order, vote: u32, key: &str) -> PlannedRequest {
+    let (judge, template) = ("gpt".into(), "explain".into());
+    PlannedRequest {
+        presentation: Presentation { pair_id: pair_id.into(), judge, template, order, vote },
+        step: 0,
+        last_step: true,
+        request_key: key.into(),
+        body: format!("{{\"key\":\"{key}\"}}"),
+        prompt_tokens_at_most: 100,
+        max_tokens: 10,
+    }
+}
+
+/// All requests of the judge that training pairs wait for.
+async fn planned(store: &Store) -> Vec<Request> {
+    store.planned("gpt", TRAIN_PAIRS, 0, 100).await.unwrap()
 }
 
 /// Two training prompts and one held out; three baseline responses each, in reverse order of storing; three pairs.
@@ -183,38 +200,44 @@ async fn a_reply_is_never_bought_twice() {
         plan("p1/0-2", Order::Ab, "k1"),
     ];
     assert_eq!(store.plan_requests(&plans).await.unwrap(), PlanSummary { new: 3, answered: 0 });
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["k1", "k2", "k3"]);
+    assert_eq!(keys(&planned(&store).await), ["k3", "k1", "k2"], "in the order of planning");
 
     store.mark_sent("k1").await.unwrap();
     let reply_id = store.put_reply("k1", 200, b"{\"raw\": 1}\xff").await.unwrap();
     assert_eq!(store.plan_requests(&plans).await.unwrap(), PlanSummary { new: 0, answered: 2 });
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["k2", "k3"]);
+    assert_eq!(keys(&planned(&store).await), ["k3", "k2"]);
     // Even marked by mistake, it is not sent again.
     store.mark_sent("k1").await.unwrap();
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["k2", "k3"]);
+    assert_eq!(keys(&planned(&store).await), ["k3", "k2"]);
 
     // Read before it is judged; then judged for both presentations at once.
     let unread = store.unread_replies("v1", 10).await.unwrap();
-    assert_eq!(unread.len(), 1);
+    assert_eq!(
+        unread.iter().map(|reply| reply.presentation.pair_id.as_str()).collect::<Vec<_>>(),
+        ["p1/0-1", "p1/0-2"],
+        "one reply, read for each presentation that shares it"
+    );
     assert_eq!((unread[0].reply_id, unread[0].raw.as_slice()), (reply_id, &b"{\"raw\": 1}\xff"[..]));
     let verdict = Verdict { p_first: Some(0.8), ..Verdict::choice(Choice::First) };
-    store.put_verdict(reply_id, "v1", &verdict, None, None).await.unwrap();
+    for reply in &unread {
+        store.put_verdict(reply, "v1", &verdict, None, None).await.unwrap();
+    }
     assert_eq!(store.unread_replies("v1", 10).await.unwrap(), []);
     let verdicts = store.verdicts(TRAIN_PAIRS).await.unwrap();
     assert_eq!(verdicts.iter().map(|row| row.pair_id.as_str()).collect::<Vec<_>>(), ["p1/0-1", "p1/0-2"]);
     assert!(verdicts.iter().all(|row| row.verdict == verdict && row.order == Order::Ab));
 
     // A better parser, dropped verdicts or a cleared stage read what was bought.
-    assert_eq!(store.unread_replies("v2", 10).await.unwrap().len(), 1);
+    assert_eq!(store.unread_replies("v2", 10).await.unwrap().len(), 2);
     store.clear_verdicts(TRAIN_PAIRS).await.unwrap();
-    assert_eq!(store.unread_replies("v1", 10).await.unwrap().len(), 1);
+    assert_eq!(store.unread_replies("v1", 10).await.unwrap().len(), 2);
     store.clear_prompts().await.unwrap();
     assert_eq!(store.unread_replies("v1", 10).await.unwrap(), []);
     assert_eq!(store.spend().await.unwrap().calls, 1);
     fill(&store).await;
     assert_eq!(store.plan_requests(&plans).await.unwrap(), PlanSummary { new: 0, answered: 2 });
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["k2", "k3"]);
-    assert_eq!(store.unread_replies("v1", 10).await.unwrap().len(), 1);
+    assert_eq!(keys(&planned(&store).await), ["k3", "k2"]);
+    assert_eq!(store.unread_replies("v1", 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -224,7 +247,7 @@ async fn a_changed_question_replaces_the_old_one() {
     fill(&store).await;
     store.plan_requests(&[plan("p1/0-1", Order::Ab, "old")]).await.unwrap();
     store.plan_requests(&[plan("p1/0-1", Order::Ab, "new")]).await.unwrap();
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["new"]);
+    assert_eq!(keys(&planned(&store).await), ["new"]);
 }
 
 #[tokio::test]
@@ -247,8 +270,8 @@ async fn what_was_in_flight_when_killed_is_possibly_billed_and_planned_again() {
     store.release_request("k3").await.unwrap();
 
     let (folder, survivor) = folder.after_kill().await;
-    assert_eq!(keys(&survivor.planned("gpt").await.unwrap()), ["k2", "k3"]);
-    assert_eq!(survivor.planned("gpt").await.unwrap()[0].attempts, 1);
+    assert_eq!(keys(&planned(&survivor).await), ["k2", "k3"]);
+    assert_eq!(planned(&survivor).await[0].attempts, 1);
     assert_eq!(survivor.unread_replies("v1", 10).await.unwrap()[0].raw, b"one");
     let lost = LostRequest {
         request_key: "k2".into(),
@@ -280,8 +303,9 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
     let usage = Usage { prompt_tokens: 100, cached_tokens: 10, completion_tokens: 20, reasoning_tokens: 5 };
     for (key, usage, cost) in [("k1", Some(usage), Some(MicroUsd(150))), ("k2", None, None)] {
         store.mark_sent(key).await.unwrap();
-        let reply_id = store.put_reply(key, 200, key.as_bytes()).await.unwrap();
-        store.put_verdict(reply_id, "v1", &verdict, usage, cost).await.unwrap();
+        store.put_reply(key, 200, key.as_bytes()).await.unwrap();
+        let unread = store.unread_replies("v1", 1).await.unwrap();
+        store.put_verdict(&unread[0], "v1", &verdict, usage, cost).await.unwrap();
     }
     store.mark_sent("k3").await.unwrap();
     let failure = RequestFailure { class: "timeout", message: "no answer in 120 s", maybe_billed: true };
@@ -305,9 +329,9 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
         counts,
         [count(RequestState::Failed, Some("timeout"), 1), count(RequestState::Judged, None, 2)]
     );
-    assert_eq!(store.planned("gpt").await.unwrap(), []);
+    assert_eq!(planned(&store).await, []);
     assert_eq!(store.retry_failed("gpt").await.unwrap(), 1);
-    assert_eq!(keys(&store.planned("gpt").await.unwrap()), ["k3"]);
+    assert_eq!(keys(&planned(&store).await), ["k3"]);
 
     // A late reply to a request that was given up is kept and read.
     store.fail_request("k3", &failure).await.unwrap();
@@ -404,6 +428,7 @@ async fn a_batch_is_stored_whole_or_not_at_all() {
     fill(&store).await;
     let verdict = |pair_id: &str| VerdictRow {
         pair_id: pair_id.into(),
+        template: "explain".into(),
         judge: "local".into(),
         order: Order::Ab,
         vote: 0,
@@ -527,7 +552,7 @@ async fn many_tasks_take_turns() {
     let store = std::sync::Arc::new(folder.open().await);
     fill(&store).await;
     let plans: Vec<_> = (0..40)
-        .map(|vote| PlannedRequest { vote, ..plan("p1/0-1", Order::Ab, &format!("k{vote}")) })
+        .map(|vote| vote_of("p1/0-1", Order::Ab, vote, &format!("k{vote}")))
         .collect();
     store.plan_requests(&plans).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -536,8 +561,7 @@ async fn many_tasks_take_turns() {
         tasks.spawn(async move {
             store.mark_sent(&plan.request_key).await.unwrap();
             let reply_id = store.put_reply(&plan.request_key, 200, b"{}").await.unwrap();
-            let verdict = Verdict::choice(Choice::First);
-            store.put_verdict(reply_id, "v1", &verdict, None, Some(MicroUsd(1))).await.unwrap();
+            store.put_usage(reply_id, None, Some(MicroUsd(1))).await.unwrap();
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -545,4 +569,66 @@ async fn many_tasks_take_turns() {
     }
     let spend = store.spend().await.unwrap();
     assert_eq!((spend.calls, spend.known, spend.unknown_calls), (40, MicroUsd(40), 0));
+}
+
+/// A template of two steps: the first reply is paid for and read, and only the second makes a verdict.
+#[tokio::test]
+async fn a_later_step_builds_on_the_reply_to_an_earlier_one() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    fill(&store).await;
+    let step = |step, last_step, key| PlannedRequest { step, last_step, ..plan("p1/0-1", Order::Ab, key) };
+    store.plan_requests(&[step(0, false, "why")]).await.unwrap();
+    store.mark_sent("why").await.unwrap();
+    store.put_reply("why", 200, b"because").await.unwrap();
+    let unread = store.unread_replies("v1", 10).await.unwrap();
+    assert!(!unread[0].last_step);
+    store.put_usage(unread[0].reply_id, None, Some(MicroUsd(7))).await.unwrap();
+    assert_eq!(store.unread_replies("v1", 10).await.unwrap(), []);
+    assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap(), []);
+
+    let replies = store.step_replies("gpt", "explain", TRAIN_PAIRS, 0, 0, 10).await.unwrap();
+    assert_eq!(replies[0].1.raw, b"because");
+    assert_eq!(store.step_replies("gpt", "explain", TRAIN_PAIRS, 0, replies[0].0, 10).await.unwrap(), []);
+    store.plan_requests(&[step(1, true, "which")]).await.unwrap();
+    assert_eq!(keys(&planned(&store).await), ["which"]);
+    assert_eq!(store.open_requests("gpt", TRAIN_PAIRS).await.unwrap(), (2, 1));
+    store.mark_sent("which").await.unwrap();
+    store.put_reply("which", 200, b"1").await.unwrap();
+    let unread = store.unread_replies("v1", 10).await.unwrap();
+    store.put_verdict(&unread[0], "v1", &Verdict::choice(Choice::First), None, None).await.unwrap();
+    assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap().len(), 1);
+    assert_eq!(store.spend().await.unwrap().calls, 2);
+}
+
+/// A ledger of the first layout keeps its replies, its verdicts and the order of its requests.
+#[tokio::test]
+async fn an_older_layout_is_brought_up_to_date() {
+    let folder = Folder::new();
+    let options = SqliteConnectOptions::new().filename(folder.db()).create_if_missing(true);
+    let mut old = options.connect().await.unwrap();
+    let application = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;");
+    for sql in [
+        MIGRATIONS[0],
+        application.as_str(),
+        "INSERT INTO prompts VALUES (1, 'p', 'train', '\"q\"', '[]', NULL, NULL);
+         INSERT INTO responses VALUES (1, 'p/0', 'baseline', 'p', 0, 'x', x'', x'', 'stop'),
+                                      (2, 'p/1', 'baseline', 'p', 1, 'y', x'', x'', 'stop');
+         INSERT INTO pairs VALUES (1, 'p/0-1', 'train', 'p', 'p/0', 'p/1');
+         INSERT INTO requests (request_key, judge, body, state, planned_at) VALUES
+             ('a', 'gpt', '{}', 'planned', '2'), ('b', 'gpt', '{}', 'judged', '1');
+         INSERT INTO replies (id, request_key, attempt, http_status, raw, cost_micro_usd) VALUES (7, 'b', 1, 200, x'00ff', 5);
+         INSERT INTO presentations VALUES ('p/0-1', 'gpt', 'ab', 0, 'b'), ('p/0-1', 'gpt', 'ba', 0, 'a');
+         INSERT INTO verdicts VALUES ('p/0-1', 'gpt', 'ab', 0, 'v1', '{\"choice\": {\"Ok\": \"first\"}}');",
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut old).await.unwrap();
+    }
+    old.close().await.unwrap();
+
+    let store = folder.open().await;
+    assert_eq!(keys(&planned(&store).await), ["a"]);
+    assert_eq!(store.unread_replies("v2", 9).await.unwrap()[0].raw, [0, 255]);
+    let verdicts = store.verdicts(TRAIN_PAIRS).await.unwrap();
+    assert_eq!((verdicts.len(), verdicts[0].template.as_str()), (1, "explain"));
+    assert_eq!(store.spend().await.unwrap().known, MicroUsd(5));
 }
