@@ -6,14 +6,16 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-/// A judge behind an interface of chat completions.
+/// A judge behind a network interface, in one provider's dialect.
 pub trait ChatModel {
-    /// Sends one request once: no retries, no parsing. Dropping the future abandons the call, which may then have been
-    /// billed.
+    /// The bytes that ask this, the same for the same request: what is sent, stored and hashed into the request's key.
+    fn body(&self, request: &ChatRequest) -> String;
+
+    /// Sends a body once: no retries, no parsing. Dropping the future abandons the call, which may then have been billed.
     ///
     /// # Errors
     /// Everything that is not a complete reply with a status of success; see [`CallErrorKind`].
-    fn chat(&self, request: &ChatRequest) -> impl Future<Output = Result<RawReply, CallError>> + Send;
+    fn send(&self, body: &str) -> impl Future<Output = Result<RawReply, CallError>> + Send;
 }
 
 /// What is asked of a chat model.
@@ -35,7 +37,7 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// The JSON body, the same bytes for the same request: what is sent, stored and hashed into the request key.
+    /// The body in OpenAI's dialect; see [`ChatModel::body`].
     pub fn canonical_body(&self) -> String {
         let mut body = Map::new();
         body.insert("model".into(), json!(self.model));

@@ -3,7 +3,7 @@
 //! bought again, and what was in flight at a crash is known: every `Sending` without an end.
 
 use crate::budget::{Budget, Reservation};
-use crate::chat::{CallError, CallErrorKind, CallFate, ChatModel, ChatRequest, RawReply};
+use crate::chat::{CallError, CallErrorKind, CallFate, ChatModel, RawReply};
 use crate::reply::read_usage;
 use crate::retry::RetryPolicy;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -19,8 +19,12 @@ use tokio::time::Instant;
 pub struct Task {
     /// The ledger's key of this request.
     pub key: String,
-    /// What is asked.
-    pub request: ChatRequest,
+    /// What is sent, see [`ChatModel::body`].
+    pub body: String,
+    /// Bound on the prompt's tokens, for the budget.
+    pub prompt_tokens_at_most: u64,
+    /// Most tokens of the reply.
+    pub max_tokens: u64,
 }
 
 /// What happened to a call.
@@ -205,10 +209,8 @@ pub async fn judge_all<M: ChatModel, J: Journal>(
                 .pop_front()
                 .or_else(|| tasks.next().map(|task| Attempt { task, retries: 0, resends: 0 }));
             let Some(attempt) = next else { break };
-            let worst_case = price.map(|price| {
-                let request = &attempt.task.request;
-                price.worst_case(request.prompt_tokens_at_most(), request.max_tokens as u64)
-            });
+            let Task { prompt_tokens_at_most, max_tokens, .. } = attempt.task;
+            let worst_case = price.map(|price| price.worst_case(prompt_tokens_at_most, max_tokens));
             let Some(reservation) = budget.reserve(worst_case.unwrap_or_default()) else {
                 ready.push_front(attempt);
                 // Calls in flight will settle below their worst case; only without any is there no money left.
@@ -308,6 +310,6 @@ async fn call<M: ChatModel>(
     attempt: Attempt,
     reservation: Reservation,
 ) -> (Attempt, Reservation, Result<RawReply, CallError>) {
-    let outcome = model.chat(&attempt.task.request).await;
+    let outcome = model.send(&attempt.task.body).await;
     (attempt, reservation, outcome)
 }

@@ -150,34 +150,6 @@ impl OpenAi {
         self.url.as_str()
     }
 
-    async fn send(&self, body: String) -> Result<RawReply, CallError> {
-        let started = Instant::now();
-        let sent = self.client.post(self.url.clone()).body(body).send().await;
-        let mut response = sent.map_err(|error| self.transport_error(&error, started))?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let mut bytes = Vec::new();
-        while let Some(chunk) =
-            response.chunk().await.map_err(|error| self.transport_error(&error, started))?
-        {
-            if bytes.len() + chunk.len() > MAX_BODY {
-                let message = format!("`{}` sent more than {MAX_BODY} bytes", self.url);
-                let fate = if status.is_success() { CallFate::MaybeBilled } else { CallFate::Rejected };
-                return Err(CallError {
-                    status: Some(status.as_u16()),
-                    ..CallError::new(CallErrorKind::TooLarge, fate, message)
-                });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
-            return Err(self.status_error(status, &headers, &bytes));
-        }
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
-        Ok(RawReply { status: status.as_u16(), body: bytes, request_id, latency: started.elapsed() })
-    }
-
     fn transport_error(&self, error: &reqwest::Error, started: Instant) -> CallError {
         let seconds = started.elapsed().as_secs_f64();
         let cause = self.scrub(&innermost(error));
@@ -259,8 +231,36 @@ static KEY_LIKE: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 impl ChatModel for OpenAi {
-    async fn chat(&self, request: &ChatRequest) -> Result<RawReply, CallError> {
-        self.send(request.canonical_body()).await
+    fn body(&self, request: &ChatRequest) -> String {
+        request.canonical_body()
+    }
+
+    async fn send(&self, body: &str) -> Result<RawReply, CallError> {
+        let started = Instant::now();
+        let sent = self.client.post(self.url.clone()).body(body.to_owned()).send().await;
+        let mut response = sent.map_err(|error| self.transport_error(&error, started))?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let mut bytes = Vec::new();
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.transport_error(&error, started))?
+        {
+            if bytes.len() + chunk.len() > MAX_BODY {
+                let message = format!("`{}` sent more than {MAX_BODY} bytes", self.url);
+                let fate = if status.is_success() { CallFate::MaybeBilled } else { CallFate::Rejected };
+                return Err(CallError {
+                    status: Some(status.as_u16()),
+                    ..CallError::new(CallErrorKind::TooLarge, fate, message)
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if !status.is_success() {
+            return Err(self.status_error(status, &headers, &bytes));
+        }
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
+        Ok(RawReply { status: status.as_u16(), body: bytes, request_id, latency: started.elapsed() })
     }
 }
 

@@ -42,8 +42,13 @@ impl<F: Fn(&str, usize) -> Answer> Scripted<F> {
 }
 
 impl<F: Fn(&str, usize) -> Answer + Sync> ChatModel for Scripted<F> {
-    async fn chat(&self, request: &ChatRequest) -> Result<RawReply, CallError> {
-        let name = request.messages[0].content.clone();
+    fn body(&self, request: &ChatRequest) -> String {
+        request.canonical_body()
+    }
+
+    async fn send(&self, body: &str) -> Result<RawReply, CallError> {
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let name = body["messages"][0]["content"].as_str().unwrap().to_owned();
         let number = {
             let mut calls = self.calls.lock().unwrap();
             let count = calls.entry(name.clone()).or_default();
@@ -113,7 +118,12 @@ fn task(name: &str) -> Task {
         seed: None,
         top_logprobs: None,
     };
-    Task { key: name.into(), request }
+    Task {
+        key: name.into(),
+        body: request.canonical_body(),
+        prompt_tokens_at_most: request.prompt_tokens_at_most(),
+        max_tokens: 100,
+    }
 }
 
 fn tasks(n: usize) -> Vec<Task> {

@@ -37,7 +37,7 @@ fn client(base: &str) -> OpenAi {
 async fn answer(template: ResponseTemplate) -> Result<RawReply, CallError> {
     let server = MockServer::start().await;
     Mock::given(method("POST")).and(path("/v1/chat/completions")).respond_with(template).mount(&server).await;
-    client(&format!("{}/v1/", server.uri())).chat(&request()).await
+    client(&format!("{}/v1/", server.uri())).send(&request().canonical_body()).await
 }
 
 fn completion(content: &str) -> Value {
@@ -61,7 +61,7 @@ async fn a_good_call_sends_the_canonical_body_and_the_key() {
         .expect(1)
         .mount(&server)
         .await;
-    let reply = client(&format!("{}/v1", server.uri())).chat(&request()).await.unwrap();
+    let reply = client(&format!("{}/v1", server.uri())).send(&request().canonical_body()).await.unwrap();
     assert_eq!((reply.status, reply.request_id.as_deref()), (200, Some("req-7")));
     assert_eq!(read_reply(&reply.body, Style::BetterResponse, 100).verdict.choice, Ok(Choice::Second));
 }
@@ -166,7 +166,7 @@ async fn nobody_listens() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
-    let error = client(&base).chat(&request()).await.unwrap_err();
+    let error = client(&base).send(&request().canonical_body()).await.unwrap_err();
     assert_eq!((error.kind, error.fate), (CallErrorKind::Connect, CallFate::NotSent), "{error}");
     assert!(error.message.contains("cannot connect to `http://127.0.0.1"), "{error}");
 }
@@ -188,7 +188,7 @@ async fn rude(reply: &'static [u8], then_hang: bool) -> CallError {
         }
     });
     let client = OpenAi::new(&base, None, Duration::from_millis(150)).unwrap();
-    let error = client.chat(&request()).await.unwrap_err();
+    let error = client.send(&request().canonical_body()).await.unwrap_err();
     server.abort();
     error
 }
@@ -260,7 +260,12 @@ async fn the_whole_way_with_a_rate_limit_and_an_outage() {
     let mut retry = RetryPolicy::new(5);
     retry.base = Duration::from_millis(1);
     let options = EngineOptions { concurrency: 2, retry, price: None, budget: &budget, stop, seed: 1 };
-    let tasks = (0..3).map(|i| Task { key: format!("t{i}"), request: request() });
+    let tasks = (0..3).map(|i| Task {
+        key: format!("t{i}"),
+        body: request().canonical_body(),
+        prompt_tokens_at_most: request().prompt_tokens_at_most(),
+        max_tokens: request().max_tokens as u64,
+    });
     let mut kept = Kept::default();
     let summary = judge_all(&model, tasks, options, &mut kept).await.unwrap();
     assert_eq!((summary.replied, summary.retries, summary.given_up), (3, 2, 0));

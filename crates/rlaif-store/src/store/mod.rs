@@ -13,8 +13,8 @@ mod responses;
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use requests::{
-    LostRequest, PlanSummary, PlannedRequest, Presentation, Reply, Request, RequestCount, RequestFailure, RequestState,
-    Spend,
+    LostRequest, PlanSummary, PlannedRequest, Presentation, Reply, Request, RequestCount, RequestFailure,
+    RequestState, Spend,
 };
 pub use responses::{BASELINE, DPO, PPO};
 

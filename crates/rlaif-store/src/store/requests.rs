@@ -462,12 +462,7 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub async fn put_usage(
-        &self,
-        reply_id: i64,
-        usage: Option<Usage>,
-        cost: Option<MicroUsd>,
-    ) -> Result<()> {
+    pub async fn put_usage(&self, reply_id: i64, usage: Option<Usage>, cost: Option<MicroUsd>) -> Result<()> {
         const DOING: &str = "storing the usage of a reply";
         transaction!(self, DOING, |tx| {
             self.put_usage_in(&mut tx, reply_id, usage, cost).await?;

@@ -551,9 +551,7 @@ async fn many_tasks_take_turns() {
     let folder = Folder::new();
     let store = std::sync::Arc::new(folder.open().await);
     fill(&store).await;
-    let plans: Vec<_> = (0..40)
-        .map(|vote| vote_of("p1/0-1", Order::Ab, vote, &format!("k{vote}")))
-        .collect();
+    let plans: Vec<_> = (0..40).map(|vote| vote_of("p1/0-1", Order::Ab, vote, &format!("k{vote}"))).collect();
     store.plan_requests(&plans).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for plan in plans {

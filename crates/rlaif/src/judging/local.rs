@@ -87,6 +87,7 @@ pub fn contrastive(context: &mut Context, work: &Assignment, judge: &JudgeConfig
         .map(|pair| VerdictRow {
             pair_id: pair.id.clone(),
             judge: judge.name.clone(),
+            template: "contrastive".into(),
             order: Order::Ab,
             vote: 0,
             verdict: verdict_on(&pair.a, &pair.b),
@@ -148,5 +149,12 @@ pub fn pairwise(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -
 }
 
 fn row(pair_id: &str, judge: &JudgeConfig, order: Order, verdict: Verdict) -> VerdictRow {
-    VerdictRow { pair_id: pair_id.into(), judge: judge.name.clone(), order, vote: 0, verdict }
+    VerdictRow {
+        pair_id: pair_id.into(),
+        judge: judge.name.clone(),
+        template: "verdict_only".into(),
+        order,
+        vote: 0,
+        verdict,
+    }
 }

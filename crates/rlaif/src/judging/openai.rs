@@ -9,100 +9,114 @@ use anyhow::{Context as _, Result};
 use rlaif_core::config::JudgeConfig;
 use rlaif_core::money::{MicroUsd, Price};
 use rlaif_judge::engine::{EngineOptions, Event, Journal, Stop, Task, Then, judge_all};
-use rlaif_judge::openai::{DEFAULT_BASE_URL, OpenAi};
+use rlaif_judge::openai::OpenAi;
 use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::template::nonce;
-use rlaif_judge::{Budget, CallFate, ChatRequest, PairwiseView, Style, Templates, orders, read_reply};
+use rlaif_judge::{
+    Budget, CallFate, ChatModel, ChatRequest, PairwiseView, Style, Templates, orders, read_reply,
+};
 use rlaif_store::StoreError;
-use rlaif_store::store::{PlannedRequest, RequestFailure, Store};
-use std::collections::{BTreeSet, HashMap};
+use rlaif_store::store::{PlanSummary, PlannedRequest, Presentation, RequestFailure, Store};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// Replies that are read between two looks at the ledger.
 const REPLIES_A_PAGE: usize = 256;
 
+/// Pairs whose requests are planned in one transaction.
+const PAIRS_A_PAGE: usize = 256;
+
+/// The template of pairwise judges: explanation, then verdict.
+const TEMPLATE: &str = "explain";
+
 /// Buys the verdicts that the ledger does not have yet.
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
-    let requests = requests(context, work, judge)?;
-    let plan: Vec<PlannedRequest> = requests.iter().map(|(plan, _)| plan.clone()).collect();
-    let by_key: HashMap<&str, &ChatRequest> =
-        requests.iter().map(|(plan, request)| (plan.request_key.as_str(), request)).collect();
-    let summary = context.wait(context.store.plan_requests(&plan))?;
+    let model = client(judge)?;
+    let summary = plan(context, work, judge, &model)?;
+    let (all, _) = context.wait(context.store.open_requests(&judge.name, work.set))?;
     if summary.answered > 0 && summary.new > 0 {
-        say(&format!(
-            "{}: {} of {} answers of `{}` are in the ledger",
-            work.stage,
-            summary.answered,
-            plan.len(),
-            judge.name
-        ));
+        let answered = summary.answered;
+        say(&format!("{}: {answered} of {all} answers of `{}` are in the ledger", work.stage, judge.name));
     }
     context.wait(context.store.retry_failed(&judge.name))?;
-    let open = context.wait(context.store.planned(&judge.name))?;
-    let tasks: Vec<Task> = open
-        .iter()
-        .filter_map(|request| {
-            let asked = by_key.get(request.request_key.as_str())?;
-            Some(Task { key: request.request_key.clone(), request: (*asked).clone() })
-        })
-        .collect();
-    let sent = if tasks.is_empty() { Ok(()) } else { send(context, work, judge, tasks, by_key.len()) };
+    let sent = send(context, work, judge, &model);
     // Whatever stopped the sending, what arrived is read.
     read(context)?;
     sent
 }
 
-/// Every presentation with its request.
-fn requests(
-    context: &Context,
-    work: &Assignment,
-    judge: &JudgeConfig,
-) -> Result<Vec<(PlannedRequest, ChatRequest)>> {
+/// Puts the request of every presentation into the ledger.
+fn plan(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenAi) -> Result<PlanSummary> {
     let templates = Templates::new(&work.label.criteria, &work.label.few_shot)?;
     let seed = context.config.run.seed;
-    let base_url = judge.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/');
-    let mut requests = Vec::new();
-    for pair in &work.pairs {
-        let prompt = work.prompt(pair)?.prompt.display();
-        for order in orders(seed, &pair.id, work.label.position_check_rate) {
-            let (first, second) = work.shown(pair, order)?;
-            let view = PairwiseView { prompt: &prompt, first, second, nonce: nonce(seed, &pair.id) };
-            let request = ChatRequest {
-                model: judge.model.clone(),
-                messages: templates.explain(&view)?,
-                max_tokens: judge.max_tokens,
-                temperature: judge.sampling_temperature,
-                seed: None,
-                top_logprobs: None,
-            };
-            let body = request.canonical_body();
-            let vote = 0;
-            let request_key =
-                blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string();
-            let (pair_id, judge) = (pair.id.clone(), judge.name.clone());
-            requests.push((PlannedRequest { pair_id, judge, order, vote, request_key, body }, request));
+    let mut summary = PlanSummary::default();
+    for pairs in work.pairs.chunks(PAIRS_A_PAGE) {
+        let mut page = Vec::new();
+        for pair in pairs {
+            let prompt = work.prompt(pair)?.prompt.display();
+            for order in orders(seed, &pair.id, work.label.position_check_rate) {
+                let (first, second) = work.shown(pair, order)?;
+                let view = PairwiseView { prompt: &prompt, first, second, nonce: nonce(seed, &pair.id) };
+                let request = ChatRequest {
+                    model: judge.model.clone(),
+                    messages: templates.explain(&view)?,
+                    max_tokens: judge.max_tokens,
+                    temperature: judge.sampling_temperature,
+                    seed: None,
+                    top_logprobs: None,
+                };
+                let body = model.body(&request);
+                let presentation = Presentation {
+                    pair_id: pair.id.clone(),
+                    judge: judge.name.clone(),
+                    template: TEMPLATE.into(),
+                    order,
+                    vote: 0,
+                };
+                page.push(PlannedRequest {
+                    step: 0,
+                    last_step: true,
+                    request_key: request_key(judge.base_url(), presentation.vote, &body),
+                    body,
+                    prompt_tokens_at_most: request.prompt_tokens_at_most(),
+                    max_tokens: request.max_tokens as u64,
+                    presentation,
+                });
+            }
         }
+        let planned = context.wait(context.store.plan_requests(&page))?;
+        summary.new += planned.new;
+        summary.answered += planned.answered;
     }
-    Ok(requests)
+    Ok(summary)
 }
 
-fn send(
-    context: &Context,
-    work: &Assignment,
-    judge: &JudgeConfig,
-    tasks: Vec<Task>,
-    total: usize,
-) -> Result<()> {
-    let model = client(judge)?;
+/// The hash of all that decides a reply.
+fn request_key(base_url: &str, vote: u32, body: &str) -> String {
+    blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string()
+}
+
+fn send(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenAi) -> Result<()> {
+    let (total, _) = context.wait(context.store.open_requests(&judge.name, work.set))?;
+    let open = context.wait(context.store.planned(&judge.name, work.set, 0, usize::MAX))?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    let done = total - open.len() as u64;
+    let tasks = open.into_iter().map(|request| Task {
+        key: request.request_key,
+        body: request.body,
+        prompt_tokens_at_most: request.prompt_tokens_at_most,
+        max_tokens: request.max_tokens,
+    });
     let max = context.config.label.max_usd.map(MicroUsd::from_dollars).transpose()?;
     let budget = Budget::new(max, context.wait(context.store.spend())?.known);
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let done = total - tasks.len();
     let mut ledger = Ledger {
         store: &context.store,
-        progress: Progress::new(work.stage, "calls", done as u64, total as u64),
-        done: done as u64,
-        total: total as u64,
+        progress: Progress::new(work.stage, "calls", done, total),
+        done,
+        total,
         charged: MicroUsd::ZERO,
         given_up: 0,
     };
@@ -123,7 +137,7 @@ fn send(
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = judge_all(&model, tasks, options, &mut ledger) => ended,
+            ended = judge_all(model, tasks, options, &mut ledger) => ended,
             () = listen => unreachable!("it listens until the engine ends"),
         }
     });
@@ -164,20 +178,20 @@ fn read(context: &Context) -> Result<()> {
         .chain(config.evaluate.judges.iter().flatten())
         .map(|judge| (judge.name.as_str(), judge))
         .collect();
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     loop {
         let page = context.wait(context.store.unread_replies(PARSER, REPLIES_A_PAGE))?;
         let before = seen.len();
         for reply in page {
             // Replies to judges that the config no longer names stay unread; they were paid for, and keep their price.
-            let Some(judge) = judges.get(reply.judge.as_str()) else { continue };
-            if !seen.insert(reply.reply_id) {
+            let Some(judge) = judges.get(reply.presentation.judge.as_str()) else { continue };
+            if !seen.insert((reply.reply_id, reply.presentation.clone())) {
                 continue;
             }
             let reading = read_reply(&reply.raw, Style::BetterResponse, judge.max_tokens);
             let cost = price(judge)?.zip(reading.usage).map(|(price, usage)| price.cost(&usage));
             let store = &context.store;
-            context.wait(store.put_verdict(reply.reply_id, PARSER, &reading.verdict, reading.usage, cost))?;
+            context.wait(store.put_verdict(&reply, PARSER, &reading.verdict, reading.usage, cost))?;
         }
         if seen.len() == before {
             return Ok(());

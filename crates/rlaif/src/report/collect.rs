@@ -264,7 +264,8 @@ mod tests {
     use rlaif_core::records::{NoVerdict, Verdict};
 
     fn row(order: Order, verdict: Verdict) -> VerdictRow {
-        VerdictRow { pair_id: "p/0-1".into(), judge: "judge".into(), order, vote: 0, verdict }
+        let (judge, template) = ("judge".into(), "explain".into());
+        VerdictRow { pair_id: "p/0-1".into(), judge, template, order, vote: 0, verdict }
     }
 
     #[test]
