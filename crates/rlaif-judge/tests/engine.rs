@@ -210,9 +210,8 @@ async fn a_possibly_billed_call_is_repeated_twice_at_most_and_counted() {
     let summary = go(&model, tasks(1), 1, &budget, &mut journal).await.unwrap();
     assert_eq!((summary.given_up, summary.retries), (1, 2));
     assert_eq!(journal.lines.last().unwrap(), "t0/2 timeout maybe_billed: given up");
-    let worst = Price::from_dollars(1.0, 100.0, None)
-        .unwrap()
-        .worst_case(task("t0").request.prompt_tokens_at_most(), 100);
+    let worst =
+        Price::from_dollars(1.0, 100.0, None).unwrap().worst_case(task("t0").prompt_tokens_at_most, 100);
     assert_eq!(budget.spent(), MicroUsd(3 * worst.0), "what may have been billed counts as billed");
     assert_eq!(journal.charged, 3 * worst.0);
 }
@@ -256,9 +255,8 @@ async fn a_bad_request_is_given_up_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_is_never_exceeded_at_any_concurrency() {
-    let worst = Price::from_dollars(1.0, 100.0, None)
-        .unwrap()
-        .worst_case(task("t0").request.prompt_tokens_at_most(), 100);
+    let worst =
+        Price::from_dollars(1.0, 100.0, None).unwrap().worst_case(task("t0").prompt_tokens_at_most, 100);
     for concurrency in [1, 7, 64] {
         // Every call uses all it may: the dearest case.
         let model = Scripted::new(|_, _| Ok(100));
