@@ -177,6 +177,8 @@ pub enum NoVerdict {
     Empty,
     /// No reply came; the failure in words.
     Failed(String),
+    /// No judge was asked, by rule; why in words.
+    SetAside(String),
 }
 
 /// What one reply says.
@@ -234,6 +236,8 @@ pub enum Fate {
     NoVerdict,
     /// A request failed for good.
     Failed,
+    /// A rule set the pair aside before any judge was asked: too long, or neither response worth one.
+    SetAside,
 }
 
 /// What all verdicts on a pair add up to.

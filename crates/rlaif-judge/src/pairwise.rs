@@ -36,7 +36,8 @@ pub struct JudgeVerdict<'a> {
 ///    calls a tie in one order only. It has no vote unless `keep_inconsistent`.
 /// 4. p is the weighted mean over the judges with a vote; within `tie_margin` of ½ it is a tie.
 ///
-/// Without any vote the fate is that of the judges: `Inconsistent` (p is then their mean, for reports), `Failed`, `NoVerdict`.
+/// Without any vote the fate is that of the judges: `Inconsistent` (p is then their mean, for reports), `Failed`,
+/// `SetAside`, `NoVerdict`.
 pub fn aggregate(pair: &Pair, verdicts: &[JudgeVerdict<'_>], config: &LabelConfig) -> Preference {
     let mut by_judge: BTreeMap<&str, Vec<&JudgeVerdict<'_>>> = BTreeMap::new();
     for verdict in verdicts.iter().filter(|v| v.weight > 0.0) {
@@ -63,6 +64,8 @@ pub fn aggregate(pair: &Pair, verdicts: &[JudgeVerdict<'_>], config: &LabelConfi
     } else {
         if opinions.iter().any(|o| matches!(o.state, State::Failed)) {
             preference.fate = Fate::Failed;
+        } else if verdicts.iter().any(|v| matches!(v.verdict.choice, Err(NoVerdict::SetAside(_)))) {
+            preference.fate = Fate::SetAside;
         }
         return preference;
     };
@@ -274,6 +277,8 @@ mod tests {
         let truncated = Verdict::none(NoVerdict::Truncated);
         let failed = Verdict::none(NoVerdict::Failed("timeout".into()));
         assert_eq!(fate_of(&[], &config), (None, Fate::NoVerdict));
+        let set_aside = Verdict::none(NoVerdict::SetAside("too long".into()));
+        assert_eq!(fate_of(&[("rule", Ab, set_aside)], &config), (None, Fate::SetAside));
         assert_eq!(fate_of(&[("j", Ab, truncated.clone())], &config), (None, Fate::NoVerdict));
         // Asked in both orders, read in one: what is left would be position bias.
         let half = [("j", Ab, Verdict::choice(First)), ("j", Ba, truncated.clone())];

@@ -1,5 +1,6 @@
 //! The command line.
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rlaif_core::config::Stage;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub enum Command {
     Report(ConfigArgs),
     /// Say what each stage would do and why; computes and sends nothing
     Plan(PlanArgs),
+    /// Try the judges: how often known-bad responses fool them
+    Audit(AuditArgs),
     /// Look at a config
     Config {
         /// What to do with it.
@@ -88,6 +91,26 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Print the plan as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rlaif audit`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Show every judge known-bad responses against honest ones, in both orders
+    #[arg(long)]
+    pub robustness: bool,
+    /// Only this family; may be repeated
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Vec<String>,
+    /// Responses of each family, at most 300; default `audit.per_family`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..).map(|n| n as usize))]
+    pub per_family: Option<usize>,
+    /// Print the rows as JSON on stdout
     #[arg(long)]
     pub json: bool,
 }

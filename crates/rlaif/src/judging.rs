@@ -8,12 +8,15 @@ mod local;
 pub(crate) mod openai;
 
 use crate::context::Context;
+use crate::robustness::Tripwires;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Protocol};
-use rlaif_core::records::{Choice, Message, Order, Pair, Preference, Prompt, Response};
+use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
+use rlaif_core::records::{Choice, Message, Order, Pair, Preference, Prompt, Response, Verdict};
 use rlaif_core::stats::position::{PositionReport, position_report};
+use rlaif_judge::defence::rules::{self, RULE};
 use rlaif_judge::{JudgeVerdict, aggregate};
 use rlaif_store::store::VerdictRow;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// Version of what makes verdicts of replies and log-probabilities: another one reads stored replies again, for free.
@@ -35,6 +38,10 @@ pub struct Assignment<'a> {
     pub judges: &'a [JudgeConfig],
     /// How verdicts are asked for and added up.
     pub label: &'a LabelConfig,
+    /// What rules say of pairs, by id: no judge is asked about these. See [`Assignment::rule`].
+    pub ruled: HashMap<String, Verdict>,
+    /// Known-bad responses that go among the pairs of judges that are paid.
+    pub tripwires: Option<&'a Tripwires<'a>>,
 }
 
 /// What one judge says of the pairs, as if it were alone.
@@ -78,9 +85,68 @@ impl Assignment<'_> {
             .with_context(|| format!("a pair names the response `{id}`, which is not there"))
     }
 
-    /// The two texts of a pair in the order in which they are shown.
-    fn shown(&self, pair: &Pair, order: Order) -> Result<(&str, &str)> {
-        let (a, b) = (&self.response(&pair.a)?.text, &self.response(&pair.b)?.text);
+    /// Lets rules decide what needs no judge, and sets aside what is too long for one. A probe or an audit does not: it is there
+    /// to see what the judge itself says.
+    ///
+    /// # Errors
+    /// If a pair names what is not there.
+    pub fn rule(&mut self) -> Result<()> {
+        let mut ruled = HashMap::new();
+        for pair in &self.pairs {
+            let (a, b) = (&self.response(&pair.a)?.text, &self.response(&pair.b)?.text);
+            let prompt = self.prompt(pair)?.prompt.display();
+            let by_rule = self.label.rules.then(|| rules::rule(&prompt, a, b)).flatten();
+            let by_length = || match self.label.too_long {
+                TooLong::SetAside => rules::too_long(a, b, self.label.max_response_chars).map(Verdict::none),
+                TooLong::CutBoth => None,
+            };
+            if let Some(verdict) = by_rule.or_else(by_length) {
+                ruled.insert(pair.id.clone(), verdict);
+            }
+        }
+        self.ruled = ruled;
+        Ok(())
+    }
+
+    /// The pairs that judges are asked about.
+    fn asked(&self) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(|pair| !self.ruled.contains_key(&pair.id))
+    }
+
+    /// What a paid judge is asked about, in this order: the pairs, with the tripwires in their places among them. Each comes with
+    /// the work that knows its texts.
+    fn traffic(&self) -> Vec<(&Assignment<'_>, &Pair)> {
+        let mut traffic = Vec::new();
+        for (index, pair) in self.asked().enumerate() {
+            if let Some(tripwires) = self.tripwires {
+                traffic.extend(tripwires.before(index).iter().map(|wire| (tripwires.work(), wire)));
+            }
+            traffic.push((self, pair));
+        }
+        traffic
+    }
+
+    /// How many of the pairs a pairwise judge sees cut at `label.max_response_chars`.
+    pub fn cut(&self) -> usize {
+        let long = |id: &String| {
+            self.responses.get(id).is_some_and(|r| r.text.chars().count() > self.label.max_response_chars)
+        };
+        match self.label.too_long {
+            TooLong::SetAside => 0,
+            TooLong::CutBoth => self.asked().filter(|pair| long(&pair.a) || long(&pair.b)).count(),
+        }
+    }
+
+    /// The two texts of a pair in the order in which they are shown, both cut at the same length if the config says so.
+    fn shown(&self, pair: &Pair, order: Order) -> Result<(Cow<'_, str>, Cow<'_, str>)> {
+        let text = |id| -> Result<Cow<'_, str>> {
+            let text = &self.response(id)?.text;
+            Ok(match self.label.too_long {
+                TooLong::CutBoth => rules::cut(text, self.label.max_response_chars),
+                TooLong::SetAside => Cow::Borrowed(text.as_str()),
+            })
+        };
+        let (a, b) = (text(&pair.a)?, text(&pair.b)?);
         Ok(match order {
             Order::Ab => (a, b),
             Order::Ba => (b, a),
@@ -98,6 +164,33 @@ impl Assignment<'_> {
 /// # Errors
 /// If a judge cannot go on; what it has said so far is kept.
 pub fn judge(context: &mut Context, work: &Assignment) -> Result<Vec<Preference>> {
+    ask(context, work)?;
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let preferences = add_up(work, &verdicts, work.judges);
+    context.wait(context.store.put_preferences(&preferences))?;
+    Ok(preferences)
+}
+
+/// Asks every judge about every pair. Nothing becomes a preference.
+///
+/// # Errors
+/// If a judge cannot go on; what it has said so far is kept.
+pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
+    let by_rule: Vec<VerdictRow> = work
+        .pairs
+        .iter()
+        .filter_map(|pair| {
+            Some(VerdictRow {
+                pair_id: pair.id.clone(),
+                judge: RULE.into(),
+                template: RULE.into(),
+                order: Order::Ab, // a rule sees both at once
+                vote: 0,
+                verdict: work.ruled.get(&pair.id)?.clone(),
+            })
+        })
+        .collect();
+    context.wait(context.store.put_verdicts(PARSER, &by_rule))?;
     for judge in work.judges {
         match (judge.kind, judge.protocol) {
             (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
@@ -105,17 +198,19 @@ pub fn judge(context: &mut Context, work: &Assignment) -> Result<Vec<Preference>
             (JudgeKind::Openai, _) => openai::judge(context, work, judge)?,
         }
     }
-    let verdicts = context.wait(context.store.verdicts(work.set))?;
-    let preferences = add_up(work, &verdicts, work.judges);
-    context.wait(context.store.put_preferences(&preferences))?;
-    Ok(preferences)
+    Ok(())
 }
 
-/// The verdicts of some judges on every pair, added up.
+/// The verdicts of some judges on every pair, added up; a pair that a rule decided is the rule's, whatever a judge said of it when
+/// the config had no such rule.
 fn add_up(work: &Assignment, verdicts: &[VerdictRow], judges: &[JudgeConfig]) -> Vec<Preference> {
     let weight: HashMap<&str, f64> = judges.iter().map(|judge| (judge.name.as_str(), judge.weight)).collect();
     let mut by_pair: HashMap<&str, Vec<JudgeVerdict>> = HashMap::new();
-    for row in verdicts {
+    for (pair, verdict) in &work.ruled {
+        let verdict = JudgeVerdict { judge: RULE, weight: 1.0, order: Order::Ab, verdict };
+        by_pair.insert(pair, vec![verdict]);
+    }
+    for row in verdicts.iter().filter(|row| !work.ruled.contains_key(&row.pair_id)) {
         let Some(&weight) = weight.get(row.judge.as_str()) else { continue };
         let verdict = JudgeVerdict { judge: &row.judge, weight, order: row.order, verdict: &row.verdict };
         by_pair.entry(&row.pair_id).or_default().push(verdict);

@@ -23,6 +23,7 @@ mod pipeline;
 mod probe;
 mod progress;
 mod report;
+mod robustness;
 mod run_folder;
 mod sampling;
 mod stages;
@@ -67,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Evaluate(args) => commands::stage::run(&args, Stage::Evaluate),
         Command::Report(args) => commands::stage::run(&args, Stage::Report),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Audit(args) => commands::audit::run(&args),
         Command::Config { command: cli::ConfigCommand::Show(args) } => commands::config::show(&args),
         Command::Parse => commands::parse::run(),
         Command::Logprobs(args) => commands::logprobs::run(&args),

@@ -286,7 +286,13 @@ fn recipe(
             input("policy", &context.policy_fingerprint);
         }
         Stage::Label => {
-            put("label", section(serde_json::to_value(&config.label), &["judges", "max_usd", "probe"])?);
+            put(
+                "label",
+                section(
+                    serde_json::to_value(&config.label),
+                    &["judges", "max_usd", "probe", "tripwire_rate", "tripwire_max_win_rate"],
+                )?,
+            );
             put("label.judges", judges_recipe(&config.label.judges)?);
             put("generate.min_distance", config.generate.min_distance.into());
             input("probe", &context.probe_fingerprint()?);
@@ -309,6 +315,9 @@ fn recipe(
             put("evaluate", section(serde_json::to_value(&config.evaluate), &["judges"])?);
             put("evaluate.judges", judges_recipe(judges)?);
             put("label.tie_margin", config.label.tie_margin.into());
+            put("label.rules", config.label.rules.into());
+            put("label.max_response_chars", config.label.max_response_chars.into());
+            put("label.too_long", serde_json::to_value(config.label.too_long)?);
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
             input("prompts", &context.prompts.fingerprint);
             input("policy", &context.policy_fingerprint);
@@ -323,7 +332,7 @@ fn recipe(
 }
 
 /// What of a judge its verdicts depend on: not how fast, how patiently or at what price it is asked.
-fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
+pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
     let speed_and_money = [
         "max_concurrency",
         "max_retries",

@@ -46,6 +46,8 @@ pub fn run(context: &mut Context, judges: &[JudgeConfig]) -> Result<BTreeMap<Str
         responses: Default::default(),
         judges,
         label: &label,
+        ruled: Default::default(),
+        tripwires: None,
     };
     for pair in rows.good {
         add(&mut work, pair);

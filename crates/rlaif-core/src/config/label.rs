@@ -26,6 +26,16 @@ pub enum JudgeKind {
     Openai,
 }
 
+/// What becomes of a pair with a response above `label.max_response_chars`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// No judge is asked; the pair is `set_aside`.
+    SetAside,
+    /// Pairwise judges see both responses up to that length, with a line that says so where one was cut.
+    CutBoth,
+}
+
 /// An example shown to a pairwise judge before the pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +70,18 @@ pub struct LabelConfig {
     pub keep_inconsistent: bool,
     /// Train on ties, with p = ½. Default false.
     pub keep_ties: bool,
+    /// Decide by rule, before a judge is paid, what needs none: equal texts are a tie, and a response that is empty, only
+    /// punctuation, an opening without an answer or the request again loses. Default true.
+    pub rules: bool,
+    /// Longest response in characters, the same for both sides of a pair. Default 20000, about 5000 tokens.
+    pub max_response_chars: usize,
+    /// `set_aside` or `cut_both`: what becomes of a pair with a longer response. Default `set_aside`.
+    pub too_long: TooLong,
+    /// Known-bad responses among what `openai` judges see, as a share of the pairs; they never become preferences. More come
+    /// early than late. Fewer than 1 / rate pairs have none. Default 0.01; 0 turns them off.
+    pub tripwire_rate: f64,
+    /// A family of known-bad responses stops the run once the 95 % interval of its win rate lies above this. Default 0.05.
+    pub tripwire_max_win_rate: f64,
     /// The judges; their p are averaged. Default: one local contrastive judge of tone, see the quickstart.
     pub judges: Vec<JudgeConfig>,
     /// Stop before the judges of this run have cost more than this many dollars. Default none.
@@ -79,6 +101,11 @@ impl Default for LabelConfig {
             tie_margin: 0.02,
             keep_inconsistent: false,
             keep_ties: false,
+            rules: true,
+            max_response_chars: 20_000,
+            too_long: TooLong::SetAside,
+            tripwire_rate: 0.01,
+            tripwire_max_win_rate: 0.05,
             judges: vec![JudgeConfig::tone()],
             max_usd: None,
             probe: None,

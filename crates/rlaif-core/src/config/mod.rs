@@ -1,5 +1,6 @@
 //! `rlaif.toml`: one struct a section, every field with its meaning and default.
 
+mod audit;
 mod evaluate;
 mod example;
 mod generate;
@@ -13,9 +14,10 @@ mod run;
 mod toml_out;
 mod validate;
 
+pub use audit::AuditConfig;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
-pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol};
+pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
 pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
@@ -48,6 +50,8 @@ pub struct Config {
     pub dpo: DpoConfig,
     /// Evaluation of tuned policies against the baseline.
     pub evaluate: EvaluateConfig,
+    /// Trying of judges.
+    pub audit: AuditConfig,
 }
 
 impl Config {

@@ -127,6 +127,11 @@ impl Config {
         if label.tie_margin >= 0.5 {
             check.add("label.tie_margin", format!("must be below 0.5, got {}", label.tie_margin));
         }
+        check.at_least("label.max_response_chars", label.max_response_chars, 1);
+        check.share("label.tripwire_rate", label.tripwire_rate, Ends::Both);
+        check.share("label.tripwire_max_win_rate", label.tripwire_max_win_rate, Ends::Both);
+        check.at_least("audit.per_family", self.audit.per_family, 1);
+        check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
         if let Some(max_usd) = label.max_usd {
             check.at_least("label.max_usd", max_usd, 0.0);
         }
@@ -291,6 +296,8 @@ fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
             check.add(&key("name"), "must not be empty".into());
         } else if judge.name == "human" {
             check.add(&key("name"), "cannot be \"human\": that name is for people's verdicts".into());
+        } else if judge.name == "rule" {
+            check.add(&key("name"), "cannot be \"rule\": that name is for verdicts without a judge".into());
         } else if !names.insert(&judge.name) {
             check.add(
                 &key("name"),

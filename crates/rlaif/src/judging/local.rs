@@ -25,7 +25,7 @@ pub fn contrastive(context: &mut Context, work: &Assignment, judge: &JudgeConfig
     let contrast = Contrast::of(judge).context("`validate` asks for `principle` and `opposite`")?;
     let known = context.wait(context.store.scores(&judge.name))?;
     let mut wanted = BTreeMap::new(); // in one order, so that a resumed run scores the same batches
-    for pair in &work.pairs {
+    for pair in work.asked() {
         for id in [&pair.a, &pair.b] {
             wanted.insert((&pair.prompt_id, id), pair);
         }
@@ -82,8 +82,7 @@ pub fn contrastive(context: &mut Context, work: &Assignment, judge: &JudgeConfig
     };
     // A contrastive judge sees one response at a time: there is no order, and one verdict says it all.
     let verdicts: Vec<VerdictRow> = work
-        .pairs
-        .iter()
+        .asked()
         .map(|pair| VerdictRow {
             pair_id: pair.id.clone(),
             judge: judge.name.clone(),
@@ -106,7 +105,7 @@ pub fn pairwise(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -
         .collect();
     let seed = context.config.run.seed;
     let mut wanted = Vec::new();
-    for pair in &work.pairs {
+    for pair in work.asked() {
         for order in orders(seed, &pair.id, work.label.position_check_rate) {
             wanted.push((pair, order));
         }
@@ -127,7 +126,12 @@ pub fn pairwise(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -
         for (pair, order) in unit {
             let (first, second) = work.shown(pair, *order)?;
             let prompt = work.prompt(pair)?.prompt.display();
-            let view = PairwiseView { prompt: &prompt, first, second, nonce: nonce(seed, &pair.id) };
+            let view = PairwiseView {
+                prompt: &prompt,
+                first: &first,
+                second: &second,
+                nonce: nonce(seed, &pair.id),
+            };
             let messages = templates.verdict_only(&view)?;
             match model.too_long(&messages, "")? {
                 None => {

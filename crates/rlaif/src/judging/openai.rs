@@ -29,7 +29,14 @@ const PAIRS_A_PAGE: usize = 256;
 /// The template of pairwise judges: explanation, then verdict.
 const TEMPLATE: &str = "explain";
 
-/// Buys the verdicts that the ledger does not have yet.
+/// Calls before the tripwires among them are looked at for the first time; each round is twice as long as the one before.
+const FIRST_ROUND: usize = 200;
+
+/// Calls of the longest round, unless many are in flight: the end of a round waits for its slowest call, which must not show.
+const MOST_OF_A_ROUND: usize = 2000;
+
+/// Buys the verdicts that the ledger does not have yet. Where there are tripwires it does so in rounds, and stops after the first
+/// that shows that the judge is fooled.
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
     let model = client(judge)?;
     let summary = plan(context, work, judge, &model)?;
@@ -39,10 +46,20 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
         say(&format!("{}: {answered} of {all} answers of `{}` are in the ledger", work.stage, judge.name));
     }
     context.wait(context.store.retry_failed(&judge.name))?;
-    let sent = send(context, work, judge, &model);
-    // Whatever stopped the sending, what arrived is read.
     read(context)?;
-    sent
+    let check = |context: &Context| work.tripwires.map_or(Ok(()), |wires| wires.check(context, &judge.name));
+    check(context)?;
+    let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
+    loop {
+        let sent = send(context, work, judge, &model, round);
+        // Whatever stopped the sending, what arrived is read.
+        read(context)?;
+        check(context)?;
+        if sent? == 0 {
+            return Ok(());
+        }
+        round = round.saturating_mul(2).min(MOST_OF_A_ROUND.max(20 * judge.max_concurrency));
+    }
 }
 
 /// Puts the request of every presentation into the ledger.
@@ -50,13 +67,18 @@ fn plan(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenA
     let templates = Templates::new(&work.label.criteria, &work.label.few_shot)?;
     let seed = context.config.run.seed;
     let mut summary = PlanSummary::default();
-    for pairs in work.pairs.chunks(PAIRS_A_PAGE) {
+    for pairs in work.traffic().chunks(PAIRS_A_PAGE) {
         let mut page = Vec::new();
-        for pair in pairs {
+        for (work, pair) in pairs {
             let prompt = work.prompt(pair)?.prompt.display();
             for order in orders(seed, &pair.id, work.label.position_check_rate) {
                 let (first, second) = work.shown(pair, order)?;
-                let view = PairwiseView { prompt: &prompt, first, second, nonce: nonce(seed, &pair.id) };
+                let view = PairwiseView {
+                    prompt: &prompt,
+                    first: &first,
+                    second: &second,
+                    nonce: nonce(seed, &pair.id),
+                };
                 let request = ChatRequest {
                     model: judge.model.clone(),
                     messages: templates.explain(&view)?,
@@ -96,13 +118,26 @@ fn request_key(base_url: &str, vote: u32, body: &str) -> String {
     blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string()
 }
 
-fn send(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenAi) -> Result<()> {
-    let (total, _) = context.wait(context.store.open_requests(&judge.name, work.set))?;
-    let open = context.wait(context.store.planned(&judge.name, work.set, 0, usize::MAX))?;
+/// Sends at most `round` of the open requests, those of the tripwires in their places, and returns how many stay open.
+fn send(
+    context: &Context,
+    work: &Assignment,
+    judge: &JudgeConfig,
+    model: &OpenAi,
+    round: usize,
+) -> Result<usize> {
+    let (mut total, mut open) = (0, Vec::new());
+    for set in std::iter::once(work.set).chain(work.tripwires.map(|wires| wires.work().set)) {
+        total += context.wait(context.store.open_requests(&judge.name, set))?.0;
+        open.extend(context.wait(context.store.planned(&judge.name, set, 0, usize::MAX))?);
+    }
+    open.sort_by_key(|request| request.seq);
     if open.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let done = total - open.len() as u64;
+    let later = open.len().saturating_sub(round);
+    open.truncate(round);
     let tasks = open.into_iter().map(|request| Task {
         key: request.request_key,
         body: request.body,
@@ -151,7 +186,7 @@ fn send(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenA
     }
     match ended {
         Ok(summary) if summary.interrupted => Err(Interrupted { stage: work.stage.into() }.into()),
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(later),
         Err(Stop::Journal(error)) => Err(error).context("a judge's call could not be recorded"),
         Err(stop) => {
             let hint = match &stop {

@@ -15,12 +15,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every fate, in the order of the page.
-const FATES: [(Fate, &str); 5] = [
+const FATES: [(Fate, &str); 6] = [
     (Fate::Kept, "kept"),
     (Fate::Inconsistent, "inconsistent"),
     (Fate::Tie, "tie"),
     (Fate::NoVerdict, "no_verdict"),
     (Fate::Failed, "failed"),
+    (Fate::SetAside, "set_aside"),
 ];
 
 /// Writes `report.html` of the run as it is now; says where.
@@ -167,6 +168,7 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
             model: judge.model.clone(),
             rubric: rubric(judge, &label.criteria),
             probe: numbers.probes.get(&judge.name).copied(),
+            tripwires: numbers.tripwires.get(&judge.name).copied(),
             fates: fates_of(&own, label.tie_margin),
             position: if pairwise { position(&own) } else { None },
             micro_usd: (spent.unknown_calls == 0).then_some(spent.known.0),

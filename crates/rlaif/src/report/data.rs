@@ -194,6 +194,8 @@ pub struct JudgeSummary {
     pub rubric: String,
     /// Accuracy on the probe set (ties count half), with a Wilson interval; `None` without `label.probe`.
     pub probe: Option<Estimate>,
+    /// What came of the known-bad responses among its pairs; `None` where it saw none.
+    pub tripwires: Option<rlaif_judge::defence::Tally>,
     /// What became of the pairs by this judge's verdicts alone.
     pub fates: Vec<FateCount>,
     /// How its choices depend on the order; `None` for judges that see one response at a time.
@@ -206,7 +208,7 @@ pub struct JudgeSummary {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FateCount {
-    /// `kept`, `inconsistent`, `tie`, `no_verdict`, `failed`.
+    /// `kept`, `inconsistent`, `tie`, `no_verdict`, `failed`, `set_aside`.
     pub fate: String,
     /// How many pairs.
     pub count: u64,
@@ -218,6 +220,8 @@ pub struct FateCount {
 pub struct LabelNumbers {
     /// Accuracy of each judge, by name, on the probe set; empty without one.
     pub probes: BTreeMap<String, Estimate>,
+    /// What known-bad responses among the traffic came to, by judge; empty where there were none.
+    pub tripwires: BTreeMap<String, rlaif_judge::defence::Tally>,
 }
 
 /// The reward model on held-out pairs.

@@ -253,6 +253,17 @@ fn judges(data: &ReportData) -> Result<Vec<JudgeLine>> {
                 "label.probe",
             )),
         }
+        if let Some(tally) = &judge.tripwires {
+            let share = tally.win_rate();
+            let estimate = Estimate::new(share.share, share.low, share.high, tally.n() as u64);
+            let interval = Unit::Share.interval(&estimate).unwrap_or_default();
+            facts.push(Fact::new(
+                "Known-bad responses that won",
+                format!("{} of {}", tally.wins, tally.n()),
+                format!("95\u{202f}% CI {interval}; they went among the pairs and became no preferences"),
+                "stages.label.numbers, manifest.json",
+            ));
+        }
         match &judge.position {
             Some(position) => {
                 let mut fact = |label, estimate: Estimate, note: String| {

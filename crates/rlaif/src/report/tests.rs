@@ -64,6 +64,7 @@ fn sample() -> ReportData {
                 .into(),
             probe: Some(Estimate::new(0.983, 0.911, 0.997, 60)),
             fates: fates([231, 0, 48, 0, 0]),
+            tripwires: None,
             position: None,
             micro_usd: Some(0),
         }],

@@ -61,7 +61,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let mut preferences = BTreeMap::new();
     for policy in &measured[1..] {
         interrupt::check("evaluate")?;
-        let work = Assignment {
+        let mut work = Assignment {
             stage: "evaluate",
             set: &policy.policy,
             pairs: comparisons(context, &measured[0], policy),
@@ -74,7 +74,10 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
                 .collect(),
             judges: &judges,
             label: &label,
+            ruled: HashMap::new(),
+            tripwires: None,
         };
+        work.rule()?;
         context.wait(context.store.put_pairs(&policy.policy, &work.pairs))?;
         let judged = judging::judge(context, &work)?;
         preferences.insert(policy.policy.clone(), turned(&work.pairs, judged, &policy.policy));
@@ -245,7 +248,7 @@ fn outcome(preference: Option<&Preference>) -> Option<Outcome> {
         (Fate::Kept, Some(p)) if p > 0.5 => Some(Outcome::Win),
         (Fate::Kept, Some(p)) if p < 0.5 => Some(Outcome::Loss),
         (Fate::Kept | Fate::Tie | Fate::Inconsistent, _) => Some(Outcome::Tie),
-        (Fate::NoVerdict | Fate::Failed, _) => None,
+        (Fate::NoVerdict | Fate::Failed | Fate::SetAside, _) => None,
     }
 }
 

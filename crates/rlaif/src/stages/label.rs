@@ -6,15 +6,17 @@ use crate::manifest::StageOutcome;
 use crate::probe;
 use crate::progress::say;
 use crate::report::data::{Estimate, LabelNumbers};
+use crate::robustness::{self, Tripwires};
 use anyhow::Result;
 use rand::seq::SliceRandom;
-use rlaif_core::config::{JudgeKind, Stage};
+use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
 use rlaif_core::records::{Fate, Pair, Response, Split};
 use rlaif_core::similarity::distance;
 use rlaif_core::{MicroUsd, seed};
+use rlaif_judge::defence::Tally;
 use rlaif_judge::probe::Validity;
 use rlaif_store::store::{BASELINE, DroppedPair, TRAIN_PAIRS};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Makes pairs, shows how far each judge can be trusted, and labels.
 ///
@@ -28,7 +30,8 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     context.wait(context.store.put_pairs(TRAIN_PAIRS, &pairs))?;
     let validity = probe::run(context, &config.judges)?;
 
-    let work = Assignment {
+    let wired = robustness::label_of(&config);
+    let mut work = Assignment {
         stage: "label",
         set: TRAIN_PAIRS,
         pairs,
@@ -36,7 +39,18 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         responses: responses.into_iter().map(|response| (response.id.clone(), response)).collect(),
         judges: &config.judges,
         label: &config,
+        ruled: HashMap::new(),
+        tripwires: None,
     };
+    work.rule()?;
+    let paid: Vec<JudgeConfig> =
+        config.judges.iter().filter(|judge| judge.kind == JudgeKind::Openai).cloned().collect();
+    let set = robustness::set_name(context, robustness::TRIPWIRES, &paid, &wired)?;
+    let tripwires = match paid.is_empty() {
+        true => None,
+        false => Tripwires::new(context, &set, work.pairs.len() - work.ruled.len(), &paid, &wired)?,
+    };
+    work.tripwires = tripwires.as_ref();
     let preferences = judging::judge(context, &work)?;
     let fates = count_fates(&preferences);
     let opinions = judging::opinions(context, &work)?;
@@ -52,6 +66,17 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
             ));
         }
     }
+    let mut wires = BTreeMap::new();
+    if let Some(tripwires) = &tripwires {
+        for judge in &paid {
+            wires.insert(judge.name.clone(), tripwires.tallies(context, &judge.name)?);
+        }
+    }
+    let cut = work.cut();
+    if cut > 0 {
+        let most = config.max_response_chars;
+        say(&format!("label: pairwise judges saw {cut} pairs cut at {most} characters a response"));
+    }
     let (spent, cost) = cost(context, Stage::Label)?;
     let kept = preferences.iter().filter(|preference| preference.fate == Fate::Kept).count();
     let failures = preferences.iter().filter(|preference| preference.fate == Fate::Failed).count();
@@ -63,11 +88,15 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let rest = if rest.is_empty() { String::new() } else { format!(" ({})", rest.join(", ")) };
     Ok(StageOutcome {
         summary: format!(
-            "{kept} preferences of {} pairs{rest}, {} near-duplicates never paired, {spent}",
+            "{kept} preferences of {} pairs{rest}, {} near-duplicates never paired{}, {spent}",
             preferences.len(),
-            dropped.len()
+            dropped.len(),
+            describe(&wires)
         ),
-        numbers: serde_json::to_value(LabelNumbers { probes: validity.iter().map(estimate).collect() })?,
+        numbers: serde_json::to_value(LabelNumbers {
+            probes: validity.iter().map(estimate).collect(),
+            tripwires: wires.iter().map(|(judge, families)| (judge.clone(), total(families))).collect(),
+        })?,
         failures,
         cost_micro_usd: cost,
     })
@@ -94,6 +123,23 @@ pub fn cost(context: &Context, stage: Stage) -> Result<(String, Option<i64>)> {
         words += &format!(", {} calls without an answer possibly billed", spend.possibly_billed);
     }
     Ok((words, (spend.unknown_calls == 0).then_some(own.0)))
+}
+
+/// The tripwires of a judge together; empty tallies are 0 of 0.
+fn total(families: &BTreeMap<&'static str, Tally>) -> Tally {
+    families.values().fold(Tally::default(), |sum, tally| Tally {
+        wins: sum.wins + tally.wins,
+        ties: sum.ties + tally.ties,
+        losses: sum.losses + tally.losses,
+        missing: sum.missing + tally.missing,
+    })
+}
+
+fn describe(wires: &BTreeMap<String, BTreeMap<&'static str, Tally>>) -> String {
+    let totals: Vec<Tally> = wires.values().map(total).collect();
+    let (wins, n) =
+        (totals.iter().map(|t| t.wins).sum::<usize>(), totals.iter().map(Tally::n).sum::<usize>());
+    if totals.is_empty() { String::new() } else { format!(", {wins} of {n} known-bad responses won") }
 }
 
 fn estimate((judge, validity): (&String, &Validity)) -> (String, Estimate) {
