@@ -1,84 +1,53 @@
 //! A JSON object with a verdict, or with two scores, alone or in prose or a code fence.
 
-use super::Parsed;
-use super::scores::compare;
+use super::json_text::{Found, Node, Objects, objects};
+use super::text::regex;
+use super::{Parsed, brackets, scores};
 use regex::Regex;
 use rlaif_core::records::{Choice, NoVerdict};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
-use std::fmt;
 use std::sync::LazyLock;
 
-/// An object's entries in their order, duplicates kept: the last of two verdicts must not win in silence.
-struct Entries(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keep;
-        impl<'de> Visitor<'de> for Keep {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Keep)
-    }
-}
-
-/// Keys of a verdict, without case, spaces and underscores.
-const VERDICT_KEYS: [&str; 17] = [
+/// Keys of a verdict, without case, spaces and underscores, and without what [`stem`] takes off.
+const VERDICT_KEYS: [&str; 19] = [
     "verdict",
-    "finalverdict",
     "winner",
+    "winning",
     "better",
-    "betterresponse",
-    "betteranswer",
     "best",
-    "bestresponse",
     "choice",
     "preference",
     "preferred",
-    "preferredresponse",
     "decision",
     "judgment",
     "judgement",
+    "chosen",
+    "selected",
+    "selection",
+    "pick",
+    "result",
+    "outcome",
     "answer",
     "label",
 ];
 
-/// Places of the two scores.
-const SCORE_KEYS: [[&str; 2]; 8] = [
-    ["scorea", "scoreb"],
-    ["score1", "score2"],
-    ["ascore", "bscore"],
-    ["scorefirst", "scoresecond"],
-    ["firstscore", "secondscore"],
-    ["ratinga", "ratingb"],
-    ["rating1", "rating2"],
-    ["first", "second"],
-];
+/// The last of [`VERDICT_KEYS`], which can hold other things than a verdict.
+const VAGUE_KEYS: [&str; 4] = ["result", "outcome", "answer", "label"];
 
-/// Most objects that are looked at in one text.
-const MAX_OBJECTS: usize = 256;
+/// Objects that hold the whole judgment where others hold parts of it.
+const WHOLE_KEYS: [&str; 6] = ["overall", "final", "total", "evaluation", "judgment", "assessment"];
 
 pub(super) fn parse(text: &str) -> Parsed {
-    let (objects, cut) = objects(text);
+    let Objects { found, cut, gave_up } = objects(text);
     if cut {
         return Parsed::none(NoVerdict::Truncated, "a JSON object has no end");
     }
-    if objects.is_empty() {
+    if gave_up {
+        return Parsed::unparsable("too many braces that hold no JSON object");
+    }
+    if found.is_empty() {
         return Parsed::unparsable("no JSON object");
     }
-    let read: Vec<Parsed> = objects.iter().filter_map(object).collect();
+    let read: Vec<Parsed> = found.iter().filter_map(one).collect();
     let Some(last) = read.last() else {
         return Parsed::unparsable("no key of the JSON object holds a verdict");
     };
@@ -88,104 +57,229 @@ pub(super) fn parse(text: &str) -> Parsed {
     }
 }
 
-/// All outermost objects, and whether one of them has no end.
-fn objects(text: &str) -> (Vec<Entries>, bool) {
-    let mut objects = Vec::new();
-    let mut at = 0;
-    let mut looks = 0;
-    while let Some(open) = text[at..].find('{').map(|offset| at + offset) {
-        looks += 1;
-        if looks > MAX_OBJECTS {
-            break;
+/// True if a text is a JSON object and nothing else, perhaps in a code fence; or if it begins as one and was read as cut off.
+pub(super) fn is_all(text: &str, read: &Parsed) -> bool {
+    let text = text.trim();
+    let inside = match text.strip_prefix("```") {
+        Some(fenced) => {
+            let fenced = fenced.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+            fenced.trim_end().trim_end_matches('`')
         }
-        let mut stream = serde_json::Deserializer::from_str(&text[open..]).into_iter::<Entries>();
-        match stream.next() {
-            Some(Ok(entries)) => {
-                objects.push(entries);
-                at = open + stream.byte_offset();
-            }
-            // `{` of prose is a syntax error at once; an object that only lacks its end is a cut-off reply.
-            Some(Err(error)) if error.is_eof() && text[open + 1..].trim_start().starts_with('"') => {
-                return (objects, true);
-            }
-            _ => at = open + 1,
-        }
-    }
-    (objects, false)
+        None => text,
+    };
+    let inside = inside.trim();
+    inside.starts_with('{') && (inside.ends_with('}') || read.verdict == Err(NoVerdict::Truncated))
 }
 
-fn object(Entries(entries): &Entries) -> Option<Parsed> {
-    let scores = scores(entries);
-    let mut found: Vec<(&str, Choice)> = Vec::new();
+fn one(found: &Found) -> Option<Parsed> {
+    let Node::Object(entries) = &found.node else { return None };
+    let mut parsed = object(entries)?;
+    if found.repaired {
+        parsed.reason.push_str(", once its syntax was put right");
+    }
+    Some(parsed)
+}
+
+fn object(entries: &[(String, Node)]) -> Option<Parsed> {
+    let mut said: Vec<(&str, Choice)> = Vec::new();
+    let mut unclear = false;
     for (key, value) in entries {
-        if VERDICT_KEYS.contains(&plain(key).as_str()) {
-            found.extend(choice(value).map(|choice| (key.as_str(), choice)));
+        let stem = stem(key);
+        if VERDICT_KEYS.contains(&stem.as_str()) {
+            match choice(value) {
+                Some(choice) => said.push((key, choice)),
+                // An object behind the key is looked into below.
+                None => unclear |= !VAGUE_KEYS.contains(&stem.as_str()) && !matches!(value, Node::Object(_)),
+            }
+        } else if matches!(stem.as_str(), "ranking" | "rank" | "order") {
+            said.extend(ranked_first(value).map(|choice| (key.as_str(), choice)));
         }
     }
-    if let Some((key, choice)) = found.last() {
-        if found.iter().any(|(_, other)| other != choice) {
+    let scores = scores(entries);
+    if let Some((key, choice)) = said.last() {
+        if said.iter().any(|(_, other)| other != choice) {
             return Some(Parsed::ambiguous("the JSON object holds different verdicts"));
         }
-        let scores = scores.map(|(first, second)| vec![first, second]);
-        return Some(Parsed { scores, ..Parsed::found(*choice, format!("`{key}` of the JSON object")) });
+        let parsed = Parsed::found(*choice, format!("`{key}` of the JSON object"));
+        let Ok(scores) = scores else {
+            return Some(Parsed::ambiguous("the JSON object holds two scores of one response"));
+        };
+        let opposite = |(first, second): (f64, f64)| match choice {
+            Choice::First => first < second,
+            Choice::Second => first > second,
+            Choice::Tie => false,
+        };
+        if scores.is_some_and(opposite) {
+            return Some(Parsed::ambiguous(format!("`{key}` of the JSON object and its scores differ")));
+        }
+        return Some(Parsed { scores: scores.map(|(first, second)| vec![first, second]), ..parsed });
     }
     // A verdict that is there and says nothing known is not replaced by the scores.
-    if entries.iter().any(|(key, _)| VERDICT_KEYS[..10].contains(&plain(key).as_str())) {
+    if unclear {
         return None;
     }
-    scores.map(|(first, second)| compare(first, second, "in the JSON object"))
+    match scores {
+        Ok(Some((first, second))) => Some(scores::verdict(first, second, "in the JSON object")),
+        Ok(None) => nested(entries),
+        Err(()) => Some(Parsed::ambiguous("the JSON object holds two scores of one response")),
+    }
+}
+
+/// The verdict of the objects inside: of the one that is said to be the whole, else of all if they agree.
+fn nested(entries: &[(String, Node)]) -> Option<Parsed> {
+    let read: Vec<(&str, Parsed)> = entries
+        .iter()
+        .flat_map(|(key, value)| match value {
+            Node::Object(entries) => vec![(key.as_str(), entries)],
+            Node::Array(items) => items
+                .iter()
+                .filter_map(|item| match item {
+                    Node::Object(entries) => Some((key.as_str(), entries)),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        })
+        .filter_map(|(key, entries)| Some((key, object(entries)?)))
+        .collect();
+    let whole: Vec<&(&str, Parsed)> =
+        read.iter().filter(|(key, _)| WHOLE_KEYS.contains(&plain(key).as_str())).collect();
+    let counted = if whole.is_empty() { read.iter().collect() } else { whole };
+    let (key, last) = counted.last()?;
+    if counted.iter().any(|(_, other)| other.verdict != last.verdict) {
+        return Some(Parsed::ambiguous("the JSON object holds different verdicts"));
+    }
+    Some(Parsed { reason: format!("{}, under `{key}`", last.reason), ..last.clone() })
 }
 
 fn plain(key: &str) -> String {
-    key.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase()
+    key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// A key without what does not change its meaning: "final_verdict", "better_response", "overall winner".
+fn stem(key: &str) -> String {
+    let plain = plain(key);
+    let mut stem = plain.as_str();
+    for prefix in ["overall", "final", "my", "the"] {
+        stem = stem.strip_prefix(prefix).filter(|rest| !rest.is_empty()).unwrap_or(stem);
+    }
+    for suffix in ["response", "answer", "output", "assistant", "model", "option", "candidate"] {
+        stem = stem.strip_suffix(suffix).filter(|rest| !rest.is_empty()).unwrap_or(stem);
+    }
+    stem.to_owned()
 }
 
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"(?i)^(?:the\s+)?(?:(?:response|assistant|output|answer|option|model|candidate)[\s_-]*)?\(?(a|b|c|1|2|one|two|first|second|tie|tied|draw|equal)\)?(?:\s+(?:one|response|answer|output))?(?:\s+is\s+better)?\.?$",
+    regex(
+        r"(?i)^(?:the\s+)?(?:(?:response|assistant|output|answer|option|model|candidate)[\s_-]*)?[\(#]?(a|b|c|1|2|one|two|first|second|tie|tied|draw|equal|equally\s+good|both(?:\s+are)?\s+equal(?:ly\s+good)?|neither)\)?(?:\s+(?:one|response|answer|output))?(?:\s+(?:is\s+(?:[a-z]+ly\s+)?better|wins)(?:\s+than\s+[\w ()]{1,20})?)?(?:\s+\((?:slightly|much|clearly|significantly)?\s*better\))?\.?$",
     )
-    .expect("a constant pattern")
 });
 
 /// A verdict in words or as 1 or 2. Booleans, null, 0 and probabilities name no response.
-fn choice(value: &Value) -> Option<Choice> {
-    let name = match value {
-        Value::String(text) => text.trim().trim_matches(['[', ']', '"', '\'', '*', ' ']).to_lowercase(),
-        Value::Number(number) => number.as_u64()?.to_string(),
-        _ => return None,
-    };
-    if let Some(found) = NAMED.captures(&name) {
-        return match &found[1] {
-            "a" | "1" | "one" | "first" => Some(Choice::First),
-            "b" | "2" | "two" | "second" => Some(Choice::Second),
-            _ => Some(Choice::Tie),
-        };
+fn choice(value: &Node) -> Option<Choice> {
+    match value {
+        Node::Text(text) => name(text),
+        Node::Number(number) if *number == 1.0 => Some(Choice::First),
+        Node::Number(number) if *number == 2.0 => Some(Choice::Second),
+        _ => None,
     }
-    super::brackets::arena(&format!("[[{name}]]")).verdict.ok()
 }
 
-fn scores(entries: &[(String, Value)]) -> Option<(f64, f64)> {
-    let at = |entries: &[(String, Value)], name: &str| {
-        entries.iter().find(|(key, _)| plain(key) == name).and_then(|(_, value)| value.as_f64())
+fn name(text: &str) -> Option<Choice> {
+    let name = text.trim().trim_matches(['[', ']', '"', '\'', '*', '`', ' ']);
+    let Some(found) = NAMED.captures(name) else {
+        return brackets::arena_label(name).map(|(_, choice)| choice);
     };
-    let flat = SCORE_KEYS.iter().find_map(|[first, second]| at(entries, first).zip(at(entries, second)));
-    flat.or_else(|| {
-        let (_, nested) =
-            entries.iter().find(|(key, _)| matches!(plain(key).as_str(), "scores" | "ratings"))?;
-        match nested {
-            Value::Array(pair) => match pair.as_slice() {
-                [first, second] => first.as_f64().zip(second.as_f64()),
+    Some(match found[1].to_lowercase().as_str() {
+        "a" | "1" | "one" | "first" => Choice::First,
+        "b" | "2" | "two" | "second" => Choice::Second,
+        _ => Choice::Tie,
+    })
+}
+
+/// The first of exactly two different names; numbers could be ranks as well as responses.
+fn ranked_first(value: &Node) -> Option<Choice> {
+    let Node::Array(items) = value else { return None };
+    let [Node::Text(first), Node::Text(second)] = items.as_slice() else { return None };
+    let (first, second) = (name(first)?, name(second)?);
+    (first != second && first != Choice::Tie && second != Choice::Tie).then_some(first)
+}
+
+/// The two scores: under keys that name the responses, or in a list, here or under "scores". `Err` if one response has two.
+fn scores(entries: &[(String, Node)]) -> Result<Option<(f64, f64)>, ()> {
+    let flat = keyed(entries)?;
+    if flat.is_some() {
+        return Ok(flat);
+    }
+    for (key, value) in entries {
+        if !matches!(stem(key).as_str(), "scores" | "ratings" | "score" | "rating" | "points" | "grades") {
+            continue;
+        }
+        let pair = match value {
+            Node::Array(pair) => match pair.as_slice() {
+                [first, second] => number(first).zip(number(second)),
                 _ => None,
             },
-            Value::Object(map) => {
-                let named: Vec<(Choice, f64)> = map
-                    .iter()
-                    .filter_map(|(key, value)| choice(&Value::String(key.clone())).zip(value.as_f64()))
-                    .collect();
-                let of = |choice| named.iter().find(|(c, _)| *c == choice).map(|(_, score)| *score);
-                of(Choice::First).zip(of(Choice::Second))
-            }
+            Node::Object(entries) => keyed(entries)?,
             _ => None,
+        };
+        if pair.is_some() {
+            return Ok(pair);
         }
-    })
+    }
+    Ok(None)
+}
+
+/// Scores whose keys name the response: "score_a", "A", "Response 1", "assistant_2_score", "first".
+fn keyed(entries: &[(String, Node)]) -> Result<Option<(f64, f64)>, ()> {
+    let (mut first, mut second): (Option<f64>, Option<f64>) = (None, None);
+    for (key, value) in entries {
+        let mut who = plain(key);
+        for word in ["overall", "final", "total", "scores", "score", "rating", "points", "for", "of"] {
+            who = who.replace(word, "");
+        }
+        let Some(score) = number(value) else { continue };
+        let slot = match name(&who) {
+            Some(Choice::First) => &mut first,
+            Some(Choice::Second) => &mut second,
+            _ => continue,
+        };
+        if slot.is_some_and(|other| other != score) {
+            return Err(());
+        }
+        *slot = Some(score);
+    }
+    Ok(first.zip(second))
+}
+
+/// A score: a number, "8", "8/10", or an object that holds one.
+fn number(value: &Node) -> Option<f64> {
+    match value {
+        Node::Number(number) => Some(*number),
+        Node::Text(text) => {
+            let text = text.trim();
+            text.strip_suffix("/10")
+                .unwrap_or(text)
+                .trim()
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite())
+        }
+        Node::Object(entries) => {
+            let mut scores = entries
+                .iter()
+                .filter(|(key, _)| {
+                    matches!(
+                        plain(key).as_str(),
+                        "score" | "rating" | "overall" | "total" | "overallscore" | "totalscore"
+                    )
+                })
+                .filter_map(|(_, value)| match value {
+                    Node::Number(number) => Some(*number),
+                    _ => None,
+                });
+            scores.next().filter(|_| scores.next().is_none())
+        }
+        _ => None,
+    }
 }

@@ -3,11 +3,14 @@
 mod brackets;
 mod house;
 mod json;
+mod json_text;
 mod jsonl;
 mod lone_digit;
 mod output_ab;
+mod rating;
 mod scores;
 mod text;
+mod thinking;
 
 pub use jsonl::{JsonlCounts, jsonl};
 
@@ -158,7 +161,7 @@ fn read(text: &str, style: Style) -> Parsed {
         Style::ArenaBrackets => brackets::arena(text),
         Style::BetterResponse => house::parse(text),
         Style::Json => json::parse(text),
-        Style::Rating1To10 => scores::rating(text),
+        Style::Rating1To10 => rating::parse(text),
         Style::Auto => auto(text),
     }
 }
@@ -166,12 +169,24 @@ fn read(text: &str, style: Style) -> Parsed {
 /// Tries what judges are told to write verbatim first, then what can also be prose. Styles of one group that disagree are
 /// ambiguous; a rating is only a rating where nothing is a verdict.
 fn auto(text: &str) -> Parsed {
+    let as_json = json::parse(text);
+    // What else an object's texts say is its reasoning.
+    if json::is_all(text, &as_json) {
+        let rating = rating::parse(text);
+        return match as_json.verdict {
+            Err(NoVerdict::Unparsable) if rating.scores.is_some() => rating,
+            _ => Parsed { reason: format!("{}: {}", Style::Json, as_json.reason), ..as_json },
+        };
+    }
     let groups: [&[Style]; 2] = [
         &[Style::ArenaBrackets, Style::BracketsAbc, Style::BetterResponse, Style::Json],
         &[Style::LlmbarCot, Style::ScorePair, Style::Digit123],
     ];
     for group in groups {
-        let read: Vec<(Style, Parsed)> = group.iter().map(|&style| (style, read(text, style))).collect();
+        let read: Vec<(Style, Parsed)> = group
+            .iter()
+            .map(|&style| (style, if style == Style::Json { as_json.clone() } else { read(text, style) }))
+            .collect();
         if let Some((style, parsed)) = read.iter().find(|(_, p)| p.verdict == Err(NoVerdict::Ambiguous)) {
             return Parsed { reason: format!("{style}: {}", parsed.reason), ..parsed.clone() };
         }
@@ -183,7 +198,7 @@ fn auto(text: &str) -> Parsed {
             return Parsed { reason: format!("{style}: {}", parsed.reason), ..parsed.clone() };
         }
     }
-    let rating = scores::rating(text);
+    let rating = rating::parse(text);
     match rating.scores {
         Some(_) => rating,
         None => Parsed::unparsable("no style finds a verdict"),

@@ -293,11 +293,56 @@ fn jsonl_answers_every_row() {
     assert_eq!(counts, JsonlCounts { rows: 5, verdicts: 2, malformed: 3 });
     insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
     {"id":1,"verdict":"first","reason":"`[[A]]`"}
-    {"id":null,"verdict":null,"reason":"line 3: not JSON: expected ident at line 1 column 2"}
+    {"id":null,"verdict":null,"reason":"line 3: not JSON: expected ident at column 2"}
     {"id":"x","verdict":null,"reason":"line 4: `text` is missing"}
     {"id":"y","verdict":null,"reason":"line 5: `jsn` is no verdict style; there are llmbar-cot, llmbar-vanilla, digit-123, score-pair, brackets-abc, arena-brackets, better-response, json, rating-1-10, auto"}
     {"id":"z","verdict":"second","reason":"scores 3 and 4, on the first line","scores":[3.0,4.0]}
     "#);
+}
+
+#[test]
+fn jsonl_names_the_row_that_it_cannot_read() {
+    let input = concat!(
+        "\u{feff}{\"id\": \"a\", \"text\": \"[[B]]\", \"style\": \"auto\"}\n",
+        "{\"id\": \"b\", \"text\": \"[[A]]\", \"text\": \"[[B]]\", \"style\": \"auto\"}\n",
+        "{\"id\": \"c\", \"text\": \"cut o\n",
+        "{\"id\": 12\n",
+        "[1, 2]\n",
+        "{\"id\": \"d\", \"text\": 5, \"style\": \"auto\"}\n",
+        "{\"id\": \"e\", \"text\": \"[[A]]\"}\n",
+        "{\"text\": \"[[A]]\", \"style\": \"auto\"}\n",
+    );
+    let mut out = Vec::new();
+    let counts = jsonl(input.as_bytes(), &mut out).unwrap();
+    assert_eq!(counts, JsonlCounts { rows: 8, verdicts: 2, malformed: 6 });
+    insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
+    {"id":"a","verdict":"second","reason":"brackets-abc: `[[B]]`"}
+    {"id":"b","verdict":null,"reason":"line 2: duplicate field `text`"}
+    {"id":"c","verdict":null,"reason":"line 3: not JSON: EOF while parsing a string at column 26"}
+    {"id":null,"verdict":null,"reason":"line 4: not JSON: EOF while parsing an object at column 9"}
+    {"id":null,"verdict":null,"reason":"line 5: not an object"}
+    {"id":"d","verdict":null,"reason":"line 6: `text` is not a string"}
+    {"id":"e","verdict":null,"reason":"line 7: `style` is missing; `auto` reads any"}
+    {"id":null,"verdict":"first","reason":"brackets-abc: `[[A]]`"}
+    "#);
+}
+
+#[test]
+fn jsonl_refuses_a_huge_line_and_goes_on() {
+    let row = "{\"id\": 1, \"text\": \"[[A]]\", \"style\": \"auto\"}\n";
+    let huge = format!("{{\"id\": \"big\", \"text\": \"{}\"}}\n", "x".repeat(500));
+    let input = format!("{row}{huge}\n{row}{}{row}", " ".repeat(200) + "\n");
+    let mut out = Vec::new();
+    // The first row has just the allowed length.
+    let counts = jsonl::jsonl_up_to(row.len() as u64, input.as_bytes(), &mut out).unwrap();
+    assert_eq!(counts, JsonlCounts { rows: 5, verdicts: 3, malformed: 2 });
+    let out = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(
+        lines[1],
+        format!("{{\"id\":\"big\",\"verdict\":null,\"reason\":\"line 2: longer than {} bytes\"}}", row.len())
+    );
+    assert!(lines[3].contains("line 5: longer"), "{}", lines[3]);
 }
 
 #[test]
@@ -316,60 +361,7 @@ fn style_names_round_trip() {
     }
 }
 
-/// Pieces that judges' texts are made of, and any text.
-fn texts() -> impl Strategy<Value = String> {
-    const PIECES: &[&str] = &[
-        "<think>",
-        "</think>",
-        "[[A]]",
-        "[[B>>A]]",
-        "[[",
-        "Better response: ",
-        "1",
-        "2\n",
-        "\n",
-        "{\"verdict\":",
-        "\"A\"}",
-        "Output (a)",
-        " is better",
-        ". Therefore, ",
-        "Assistant 1: ",
-        "8/10",
-        "score",
-        "(9, 8)",
-        "Rating: ",
-        "é",
-        "［",
-        "\u{0}",
-        "not ",
-        "if ",
-        "\"",
-        "\\",
-        "9 8\n",
-        "{",
-        "İ",
-        "ſ",
-    ];
-    let piece = prop_oneof![3 => prop::sample::select(PIECES).prop_map(str::to_owned), 1 => any::<String>()];
-    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
-}
-
 proptest! {
-    #[test]
-    fn no_text_panics_and_thinking_never_decides(text in texts(), thought in texts()) {
-        for style in Style::ALL {
-            let parsed = parse(&text, style);
-            prop_assert!(!parsed.reason.is_empty());
-            // What follows the thinking decides alone, whatever was thought.
-            let after = text.replace("think>", "th>");
-            let thought = thought.replace("think>", "th>");
-            let bare = parse(&format!("\n{after}"), style);
-            let thinking = parse(&format!("<think>{thought}</think>{after}"), style);
-            prop_assert_eq!(bare.verdict, thinking.verdict);
-            prop_assert_eq!(bare.scores, thinking.scores);
-        }
-    }
-
     #[test]
     fn the_house_style_round_trips(reasoning in "[a-z ,.\n]{0,200}", verdict in 0..3_usize) {
         let (label, choice) =
