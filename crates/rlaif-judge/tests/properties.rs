@@ -124,7 +124,7 @@ const FINALS: &[(Style, &str, &str)] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
     fn any_text_is_read_the_same_with_spaces_or_thinking_around_it(text in texts()) {

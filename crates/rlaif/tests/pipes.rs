@@ -49,6 +49,26 @@ fn parse_reads_verdicts_and_never_guesses() {
 }
 
 #[test]
+fn parse_answers_bad_rows_and_says_how_many() {
+    let input = concat!(
+        "{\"id\": 1, \"text\": \"[[A]]\", \"style\": \"brackets-abc\", \"more\": []}\n",
+        "\n",
+        "{\"id\": 2, \"style\": \"auto\"}\n",
+        "{\"id\": 3, \"text\": \"[[A]]\", \"style\": \"brackets\"}\n",
+        "nonsense\n",
+    );
+    let output = Lab::new().rlaif(&["parse"]).write_stdin(input).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let rows = rows(&output.stdout);
+    let ids: Vec<&Value> = rows.iter().map(|row| &row["id"]).collect();
+    assert_eq!(ids, [&Value::from(1), &Value::from(2), &Value::from(3), &Value::Null]);
+    assert_eq!(rows[0]["verdict"], "first");
+    assert!(rows[3]["reason"].as_str().unwrap().contains("line 5"), "{}", rows[3]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("3 of 4 rows could not be read"), "{stderr}");
+}
+
+#[test]
 fn score_refuses_a_model_that_is_no_reward_model() {
     let model = tiny_llama();
     let (_, stderr) = Lab::new().ends_with(1, &["score", model.to_str().unwrap()]);

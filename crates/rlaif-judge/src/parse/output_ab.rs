@@ -141,8 +141,7 @@ pub(super) fn parse(text: &str) -> Parsed {
     let said: Vec<Vec<&str>> = lines.iter().map(|line| sentences(line)).collect();
     let opening = said.first().and_then(|line| line.first()).copied();
     let closing = said.last().and_then(|line| line.last()).copied();
-    let mut named: Vec<Choice> =
-        [opening, closing].into_iter().flatten().filter_map(|s| only_name(s)).collect();
+    let mut named: Vec<Choice> = [opening, closing].into_iter().flatten().filter_map(only_name).collect();
     let said: Vec<&str> = said.into_iter().flatten().collect();
     let mut statements: Vec<Statement> =
         said.iter().enumerate().flat_map(|(at, sentence)| statements(sentence, at)).collect();
@@ -154,7 +153,7 @@ pub(super) fn parse(text: &str) -> Parsed {
         && statements.iter().any(|s| s.sentence >= at && s.concludes && !s.partial)
     {
         statements.retain(|s| s.sentence >= at);
-        named = closing.into_iter().filter_map(|s| only_name(s)).collect();
+        named = closing.into_iter().filter_map(only_name).collect();
     }
     // An opening statement stands beside a conclusion; without one it is a statement like the others.
     let concluded = statements.iter().any(|s| s.concludes && !s.partial);
