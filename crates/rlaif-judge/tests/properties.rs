@@ -124,7 +124,7 @@ const FINALS: &[(Style, &str, &str)] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
     #[test]
     fn any_text_is_read_the_same_with_spaces_or_thinking_around_it(text in texts()) {
@@ -235,7 +235,7 @@ fn hostile_texts_take_time_in_proportion_to_their_length() {
         "neither ",
         "based on ",
     ];
-    const SMALL: usize = 8_000;
+    const SMALL: usize = 4_000;
     let mut slow = Vec::new();
     // An opening quotation mark that nothing closes, and a last line that is read.
     let frames = [("", ""), ("\"", ""), ("", "\n\nBetter response: 1")];
