@@ -175,6 +175,8 @@ pub enum NoVerdict {
     Unparsable,
     /// The reply was empty.
     Empty,
+    /// A response steered the judge: it wrote the secret word that it was told never to write.
+    Steered,
     /// No reply came; the failure in words.
     Failed(String),
     /// No judge was asked, by rule; why in words.
@@ -198,17 +200,32 @@ pub struct Verdict {
     /// The judge's reasoning, where it gave some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<String>,
+    /// The principle that was drawn for this call, where the template has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principle: Option<String>,
 }
 
 impl Verdict {
+    /// A choice, or why there is none, and nothing else.
+    pub fn of(choice: Result<Choice, NoVerdict>) -> Self {
+        Self {
+            choice,
+            p_first: None,
+            mass: None,
+            scores: BTreeMap::new(),
+            explanation: None,
+            principle: None,
+        }
+    }
+
     /// A verdict that is only a choice.
     pub fn choice(choice: Choice) -> Self {
-        Self { choice: Ok(choice), p_first: None, mass: None, scores: BTreeMap::new(), explanation: None }
+        Self::of(Ok(choice))
     }
 
     /// A reply without a verdict.
     pub fn none(reason: NoVerdict) -> Self {
-        Self { choice: Err(reason), p_first: None, mass: None, scores: BTreeMap::new(), explanation: None }
+        Self::of(Err(reason))
     }
 
     /// P(first is better): from log-probabilities where there are some, else 1, 0 or ½ from the choice, else nothing.

@@ -220,7 +220,7 @@ fn judges_are_checked_against_their_kind() {
       `label.judges[1].base_url` must be https unless it is this machine, got "http://judge.example/v1" (line 10)
       `label.judges[1].api_key_env` must be the name of an environment variable, not the key (line 11)
       `label.judges[2].max_tokens` is for `openai` judges only; a local one does not use it (line 15)
-      `label.judges[2].temperature` is for contrastive judges only; this one does not use it (line 16)
+      `label.judges[2].temperature` is for contrastive and rating judges only; this one does not use it (line 16)
     "#);
 }
 

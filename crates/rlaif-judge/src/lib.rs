@@ -2,13 +2,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`template`] | what a pairwise judge is shown; responses cannot leave their slots |
+//! | [`template`] | what a judge is asked and how its answer is read: files; responses cannot leave their slots |
 //! | [`defence`] | what keeps a response from fooling its judge: secrets of a call, harmless texts, rules, probes |
 //! | [`chat`] | the request, the raw reply, and every way in which a call fails |
 //! | [`openai`] | the client of OpenAI-compatible endpoints: one call, one attempt |
 //! | [`retry`] | which failures are worth another attempt, and when |
 //! | [`budget`] | money set aside before a call is sent, so that the limit holds at any concurrency |
 //! | [`engine`] | many calls at once; the journal has each reply before anyone reads it |
+//! | [`answer`] | raw reply → what the judge answered: text, tokens, or why neither |
 //! | [`reply`] | raw reply → verdict and usage, a pure function |
 //! | [`mod@parse`] | what a judge's text says, in every style that judges write; `rlaif parse` |
 //! | [`local`] | judges that this program loads: contrastive and pairwise log-probabilities |
@@ -17,6 +18,7 @@
 //!
 //! This crate knows no database and no tensors.
 
+pub mod answer;
 pub mod budget;
 pub mod chat;
 pub mod defence;
@@ -31,12 +33,13 @@ pub mod retry;
 pub mod template;
 pub mod usage;
 
+pub use answer::{Answer, read_answer};
 pub use budget::Budget;
 pub use chat::{CallError, CallErrorKind, CallFate, ChatModel, ChatRequest, RawReply};
 pub use engine::{Event, Journal, Stop, Task, judge_all};
-pub use local::{LogprobModel, NextTokenItem, ScoreItem};
+pub use local::{Greedy, LogprobModel, NextTokenItem, ScoreItem};
 pub use openai::OpenAi;
 pub use pairwise::{JudgeVerdict, aggregate, orders};
 pub use parse::{Parsed, Style, parse};
 pub use reply::{Reading, read_reply};
-pub use template::{PairwiseView, Templates};
+pub use template::{Asker, Settings, Template, View};

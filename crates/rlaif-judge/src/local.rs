@@ -2,11 +2,13 @@
 //!
 //! * **contrastive**: how much likelier a response is under a principle than under its opposite. There is no order, hence no
 //!   position to be biased by, and each response is scored once however many pairs it is in.
-//! * **pairwise**: the log-probabilities of the verdict tokens `A` and `B` (Lee et al. 2023, section 2.1,
-//!   <https://arxiv.org/abs/2309.00267>); ask in both orders and average through [`crate::aggregate`].
+//! * **pairwise**: the log-probabilities of the verdict tokens, such as `A` and `B` (Lee et al. 2023, section 2.1,
+//!   <https://arxiv.org/abs/2309.00267>); ask in both orders and average through [`crate::aggregate`]. A template of two steps
+//!   lets the model explain first, greedily.
+//! * **rating**: the expectation over the probabilities of 1 to 10 as the next token (section 2.4 there).
 
 use rlaif_core::config::JudgeConfig;
-use rlaif_core::records::{Choice, Message, NoVerdict, Verdict};
+use rlaif_core::records::{Message, NoVerdict, Verdict};
 use std::collections::HashMap;
 
 /// What the program gives us of a model, so that this crate knows no tensors.
@@ -31,6 +33,25 @@ pub trait LogprobModel {
         items: &[NextTokenItem],
         candidates: &[&str],
     ) -> Result<Vec<Vec<f32>>, Self::Error>;
+
+    /// What the model says next in each conversation, always taking the likeliest token: at most `max_tokens` of them.
+    ///
+    /// # Errors
+    /// Those of the model, such as a conversation longer than the context.
+    fn greedy(
+        &mut self,
+        conversations: &[Vec<Message>],
+        max_tokens: usize,
+    ) -> Result<Vec<Greedy>, Self::Error>;
+}
+
+/// What a model said of its own accord.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Greedy {
+    /// The text.
+    pub text: String,
+    /// Whether it ended its turn; otherwise the text was cut off.
+    pub ended: bool,
 }
 
 /// A response to score in its conversation.
@@ -125,41 +146,97 @@ pub fn contrastive_verdict(score_a: Option<f64>, score_b: Option<f64>, temperatu
     }
 }
 
-/// How a verdict token may be spelt; the first row votes for the response shown first.
-pub const VERDICT_TOKENS: [[&str; 4]; 2] = [["A", " A", "a", " a"], ["B", " B", "b", " b"]];
+/// How a verdict token may be spelt.
+fn spellings(label: &str) -> [String; 4] {
+    let lower = label.to_lowercase();
+    [label.to_owned(), format!(" {label}"), lower.clone(), format!(" {lower}")]
+}
 
 /// Below this probability on all verdict tokens together, the model was about to say something else, and what little fell
 /// on them is no verdict. SmolLM2-135M has a mean mass of 0.26 (`docs/judging.md`, 2026-11).
 pub const MIN_MASS: f64 = 0.02;
 
-/// What the assistant has begun to say when the verdict token is due; see `templates/verdict_system.j2`.
-pub const VERDICT_PREFIX: &str = "Better response:";
-
-/// One verdict a presentation from the log-probabilities of `A` and `B` and their variants. `presentations` are rendered by
-/// [`crate::Templates::verdict_only`].
+/// One verdict a presentation from the log-probabilities of the two labels and their variants. The items are conversations that
+/// end with the question, and what the assistant has begun to say.
 ///
 /// # Errors
 /// Those of the model.
 ///
 /// # Panics
 /// If the model breaks its contract: one row an item, one value a candidate.
-pub fn pairwise_verdicts<M: LogprobModel>(
+pub fn token_verdicts<M: LogprobModel>(
     model: &mut M,
-    presentations: &[Vec<Message>],
+    items: &[NextTokenItem],
+    labels: &[String; 2],
 ) -> Result<Vec<Verdict>, M::Error> {
-    let items: Vec<NextTokenItem> = presentations
-        .iter()
-        .map(|messages| NextTokenItem { messages: messages.clone(), prefix: VERDICT_PREFIX.into() })
-        .collect();
-    let candidates = VERDICT_TOKENS.concat();
-    let rows = model.next_token_logprobs(&items, &candidates)?;
+    let spelt = [spellings(&labels[0]), spellings(&labels[1])].concat();
+    let candidates: Vec<&str> = spelt.iter().map(String::as_str).collect();
+    let rows = model.next_token_logprobs(items, &candidates)?;
     assert_eq!(rows.len(), items.len(), "a model gives one row of log-probabilities an item");
+    // Digits have no lower case: the same token must not count twice.
+    let distinct = |row: &[f32], at: usize| -> Vec<f32> {
+        let own = &spelt[4 * at..4 * at + 4];
+        let first = |i: &usize| own.iter().position(|other| other == &own[*i]) == Some(*i);
+        (0..4).filter(first).map(|i| row[4 * at + i]).collect()
+    };
     Ok(rows
         .iter()
         .map(|row| {
             assert_eq!(row.len(), candidates.len(), "a model gives one log-probability a candidate");
-            let (first, second) = row.split_at(VERDICT_TOKENS[0].len());
-            verdict_from_logprobs(first, second)
+            verdict_from_logprobs(&distinct(row, 0), &distinct(row, 1))
+        })
+        .collect())
+}
+
+/// One rating an item, from −1 to 1: the expectation over the probabilities of 1 to 10 as what comes next. Where a tokenizer
+/// writes 10 as 1 and 0, its probability is that of both, one after the other.
+///
+/// # Errors
+/// Those of the model.
+///
+/// # Panics
+/// If the model breaks its contract: one row an item, one value a candidate.
+pub fn ratings<M: LogprobModel>(
+    model: &mut M,
+    items: &[NextTokenItem],
+) -> Result<Vec<Result<f64, NoVerdict>>, M::Error> {
+    let spelt: Vec<[String; 2]> =
+        (1..=10).map(|rating| [format!("{rating}"), format!(" {rating}")]).collect();
+    let candidates: Vec<&str> = spelt.iter().flatten().map(String::as_str).collect();
+    let rows = model.next_token_logprobs(items, &candidates)?;
+    assert_eq!(rows.len(), items.len(), "a model gives one row of log-probabilities an item");
+    let p = |row: &[f32], at: usize| f64::from(row[at]).exp();
+    // 10 is one token in either spelling, or it is written after a 1: with the space that stands before it, if any does.
+    let one_token = rows.first().is_some_and(|row| row[18].is_finite() || row[19].is_finite());
+    let mut after_one: Vec<[f64; 2]> = vec![[0.0; 2]; items.len()];
+    if !one_token {
+        for (spelling, one) in spelt[0].iter().enumerate() {
+            let begun: Vec<NextTokenItem> = items
+                .iter()
+                .map(|item| NextTokenItem { prefix: format!("{}{one}", item.prefix), ..item.clone() })
+                .collect();
+            for (after, row) in after_one.iter_mut().zip(model.next_token_logprobs(&begun, &["0"])?) {
+                after[spelling] = p(&row, 0);
+            }
+        }
+    }
+    Ok(rows
+        .iter()
+        .zip(after_one)
+        .map(|(row, zero)| {
+            assert_eq!(row.len(), candidates.len(), "a model gives one log-probability a candidate");
+            let mut ratings: [f64; 10] = std::array::from_fn(|i| p(row, 2 * i) + p(row, 2 * i + 1));
+            let ten = p(row, 0) * zero[0] + p(row, 1) * zero[1];
+            ratings[0] -= ten;
+            ratings[9] += ten;
+            match crate::template::expectation(&ratings) {
+                Some((rating, mass)) if mass >= MIN_MASS => Ok(crate::template::rescale(rating)),
+                Some(_) => Err(NoVerdict::Unparsable),
+                None if row.iter().any(|logprob| logprob.is_nan()) => {
+                    Err(NoVerdict::Failed("the judge's log-probabilities are not finite".into()))
+                }
+                None => Err(NoVerdict::Unparsable),
+            }
         })
         .collect())
 }
@@ -179,12 +256,7 @@ pub fn verdict_from_logprobs(first: &[f32], second: &[f32]) -> Verdict {
 }
 
 fn soft(p_first: f64, mass: Option<f64>) -> Verdict {
-    let choice = match p_first {
-        p if p > 0.5 => Choice::First,
-        p if p < 0.5 => Choice::Second,
-        _ => Choice::Tie,
-    };
-    Verdict { p_first: Some(p_first), mass, ..Verdict::choice(choice) }
+    Verdict { p_first: Some(p_first), mass, ..Verdict::choice(crate::template::read::choice_of(p_first)) }
 }
 
 /// The item with `system` as its only system prompt.
@@ -204,11 +276,13 @@ fn mean_log_ratio(with: &[f32], against: &[f32]) -> Option<f64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rlaif_core::records::Choice;
 
     /// Likes words that its system prompt has: log-prob −1 a known word, −3 an unknown one.
     struct Words {
         scored: usize,
         verdict: Vec<f32>,
+        zero: f32,
     }
 
     impl LogprobModel for Words {
@@ -231,8 +305,18 @@ mod tests {
             items: &[NextTokenItem],
             candidates: &[&str],
         ) -> Result<Vec<Vec<f32>>, Self::Error> {
-            assert_eq!(candidates.len(), self.verdict.len());
-            Ok(vec![self.verdict.clone(); items.len()])
+            let zero = vec![self.zero; candidates.len()];
+            let row = if candidates == ["0"] { zero } else { self.verdict.clone() };
+            assert_eq!(candidates.len(), row.len());
+            Ok(vec![row; items.len()])
+        }
+
+        fn greedy(
+            &mut self,
+            conversations: &[Vec<Message>],
+            _max_tokens: usize,
+        ) -> Result<Vec<Greedy>, Self::Error> {
+            Ok(vec![Greedy { text: "Fine.".into(), ended: true }; conversations.len()])
         }
     }
 
@@ -248,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_score_is_the_mean_log_ratio_and_each_response_is_scored_once() {
-        let mut model = Words { scored: 0, verdict: vec![] };
+        let mut model = Words { scored: 0, verdict: vec![], zero: 0.0 };
         let items = [item("kind words"), item("cold words here now"), item("kind words"), item("")];
         let scores = contrastive_scores(&mut model, &TONE, &items).unwrap();
         assert_eq!(scores, [Some(1.0), Some(-0.5), Some(1.0), None]);
@@ -272,12 +356,37 @@ mod tests {
     fn all_spellings_of_a_verdict_count() {
         let none = f32::NEG_INFINITY;
         let l = |p: f32| p.ln();
-        let mut model =
-            Words { scored: 0, verdict: vec![l(0.1), l(0.2), none, none, l(0.05), none, l(0.05), none] };
-        let verdict = &pairwise_verdicts(&mut model, &[vec![Message::user("?")]]).unwrap()[0];
+        let verdict = vec![l(0.1), l(0.2), none, none, l(0.05), none, l(0.05), none];
+        let mut model = Words { scored: 0, verdict, zero: 0.0 };
+        let asked = NextTokenItem { messages: vec![Message::user("?")], prefix: "Better response:".into() };
+        let labels = ["A".to_owned(), "B".to_owned()];
+        let verdict = &token_verdicts(&mut model, std::slice::from_ref(&asked), &labels).unwrap()[0];
         assert_eq!(verdict.choice, Ok(Choice::First));
         assert!((verdict.p_first.unwrap() - 0.75).abs() < 1e-6);
         assert!((verdict.mass.unwrap() - 0.4).abs() < 1e-6);
+        // "1" has no lower case: its token counts once.
+        let digits = ["1".to_owned(), "2".to_owned()];
+        model.verdict = vec![l(0.1), l(0.2), l(0.1), l(0.2), l(0.1), none, l(0.1), none];
+        let verdict = &token_verdicts(&mut model, &[asked], &digits).unwrap()[0];
+        assert!((verdict.mass.unwrap() - 0.4).abs() < 1e-6);
+    }
+
+    /// `docs/parity.md`, section 7, d-RLAIF, with 10 as one token and as two.
+    #[test]
+    fn ratings_are_expectations() {
+        let p = [0.01, 0.01, 0.02, 0.03, 0.05, 0.08, 0.20, 0.35, 0.15, 0.10_f32];
+        let asked = [NextTokenItem { messages: vec![Message::user("?")], prefix: "Rating:".into() }];
+        let spelt = |p: &[f32]| p.iter().flat_map(|p| [f32::NEG_INFINITY, p.ln()]).collect::<Vec<_>>();
+        let mut model = Words { scored: 0, verdict: spelt(&p), zero: 0.0 };
+        let rating = |model: &mut Words| ratings(model, &asked).unwrap()[0].clone().unwrap();
+        assert!((rating(&mut model) - 0.442_222_222_2).abs() < 1e-6);
+        let mut split = p;
+        (split[0], split[9]) = (p[0] + p[9], 0.0);
+        model.verdict = spelt(&split);
+        model.zero = (p[9] / split[0]).ln();
+        assert!((rating(&mut model) - 0.442_222_222_2).abs() < 1e-6);
+        model.verdict = vec![-9.0; 20];
+        assert_eq!(ratings(&mut model, &asked).unwrap()[0], Err(NoVerdict::Unparsable));
     }
 
     #[test]

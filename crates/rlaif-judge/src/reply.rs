@@ -102,7 +102,7 @@ fn verdict_of(text: &str, style: Style) -> (Verdict, String) {
         scores.insert("overall".to_owned(), (*first, *second));
     }
     let explanation = crate::parse::explanation(text);
-    let verdict = Verdict { choice: parsed.verdict, p_first: None, mass: None, scores, explanation };
+    let verdict = Verdict { scores, explanation, ..Verdict::of(parsed.verdict) };
     (verdict, parsed.reason)
 }
 

@@ -4,8 +4,11 @@
 //! Verdicts are stored as they are made, so a judge that was interrupted goes on where it stopped; what was bought is never
 //! bought again. See `rlaif_store::store` for the ledger and `rlaif_judge` for what a verdict is.
 
+pub(crate) mod asking;
 mod local;
 pub(crate) mod openai;
+mod ratings;
+pub(crate) mod templates;
 
 use crate::context::Context;
 use crate::robustness::Tripwires;
@@ -195,6 +198,7 @@ pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
         match (judge.kind, judge.protocol) {
             (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
             (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge)?,
+            (JudgeKind::Local, Protocol::Rating) => local::rating(context, work, judge)?,
             (JudgeKind::Openai, _) => openai::judge(context, work, judge)?,
         }
     }
@@ -239,7 +243,7 @@ pub fn opinions(context: &Context, work: &Assignment) -> Result<Vec<Opinion>> {
             judge: judge.name.clone(),
             preferences: add_up(work, &verdicts, std::slice::from_ref(judge)),
             choices,
-            has_order: judge.protocol != Protocol::Contrastive,
+            has_order: judge.protocol == Protocol::Pairwise,
         }
     });
     Ok(opinions.collect())

@@ -3,9 +3,12 @@
 use crate::context::Context;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::JudgeConfig;
+use rlaif_core::records::FinishReason;
 use rlaif_core::records::Message;
-use rlaif_judge::{LogprobModel, NextTokenItem, ScoreItem};
-use rlaif_model::{Decoder, ModelFiles, PackedBatch, Reads, Tokenizer};
+use rlaif_judge::{Greedy, LogprobModel, NextTokenItem, ScoreItem};
+use rlaif_model::{
+    Decoder, GenerateRequest, ModelFiles, PackedBatch, Reads, SamplingConfig, Tokenizer, generate,
+};
 use rlaif_train::{TrainError, sequence_logprobs};
 
 /// Tokens that go through a model in one forward pass outside training; more would only take memory.
@@ -93,6 +96,42 @@ impl LogprobModel for LocalJudge {
             );
         }
         Ok(rows)
+    }
+
+    fn greedy(
+        &mut self,
+        conversations: &[Vec<Message>],
+        max_tokens: usize,
+    ) -> Result<Vec<Greedy>, TrainError> {
+        self.say(conversations, max_tokens)
+    }
+}
+
+impl LocalJudge {
+    /// What comes next in each conversation, at temperature 0.
+    fn say(&self, conversations: &[Vec<Message>], max_tokens: usize) -> Result<Vec<Greedy>, TrainError> {
+        let mut requests = Vec::new();
+        let mut longest = 0;
+        for messages in conversations {
+            let prompt_ids = self.tokenizer.encode_chat(messages, true)?;
+            longest = longest.max(prompt_ids.len());
+            requests.push(GenerateRequest { prompt_ids, n: 1, seed: 0 });
+        }
+        let room = self.decoder.config().max_position_embeddings.saturating_sub(longest);
+        let config = SamplingConfig {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            max_new_tokens: max_tokens.min(room).max(1),
+            stop_ids: self.tokenizer.eos_ids().to_vec(),
+            batch_size: conversations.len().max(1),
+        };
+        let samples = generate(&self.decoder, &requests, &config, &mut |_| {})?;
+        let said = samples.into_iter().flatten().map(|sample| Greedy {
+            text: self.tokenizer.decode(&sample.ids, true),
+            ended: sample.finish == FinishReason::Stop,
+        });
+        Ok(said.collect())
     }
 }
 

@@ -15,6 +15,7 @@ mod cli;
 mod commands;
 mod context;
 mod error;
+mod estimate;
 mod interrupt;
 mod judging;
 mod local_judge;

@@ -6,11 +6,12 @@
 
 use crate::context::Context;
 use crate::error::UserError;
+use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
 use crate::{interrupt, stages};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
+use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Stage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -160,7 +161,7 @@ pub fn retry_failures(context: &mut Context, stage: Stage) -> Result<()> {
 /// # Errors
 /// The first error of a stage; what it and the stages before it finished is kept.
 pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
-    check_keys(context, steps)?;
+    check_judges(context, steps)?;
     let mut failures = 0;
     for step in steps {
         let name = step.stage.name();
@@ -203,14 +204,20 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
     Ok(failures)
 }
 
-/// Refuses to begin what would stop at a judge without its key, hours later.
-fn check_keys(context: &Context, steps: &[Step]) -> Result<()> {
+/// Refuses to begin what would stop at a judge without its key, or without what its templates show, hours later.
+fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
     for step in steps.iter().filter(|step| step.action != Action::Skip) {
-        let judges = match step.stage {
-            Stage::Label => context.config.label.judges.as_slice(),
-            Stage::Evaluate => context.config.evaluation_judges(),
+        let (judges, prompts, with_probe) = match step.stage {
+            Stage::Label => {
+                let probe = context.config.label.probe.is_some();
+                (context.config.label.judges.as_slice(), &context.prompts.train, probe)
+            }
+            Stage::Evaluate => (context.config.evaluation_judges(), &context.prompts.eval, false),
             _ => continue,
         };
+        for warning in templates::check(context, judges, prompts, with_probe)? {
+            say(&format!("warning: {warning}"));
+        }
         for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
             crate::judging::openai::client(judge)?;
         }
@@ -290,7 +297,14 @@ fn recipe(
                 "label",
                 section(
                     serde_json::to_value(&config.label),
-                    &["judges", "max_usd", "probe", "tripwire_rate", "tripwire_max_win_rate"],
+                    &[
+                        "judges",
+                        "max_usd",
+                        "probe",
+                        "tripwire_rate",
+                        "tripwire_max_win_rate",
+                        "templates_dir",
+                    ],
                 )?,
             );
             put("label.judges", judges_recipe(&config.label.judges)?);
@@ -298,6 +312,9 @@ fn recipe(
             input("probe", &context.probe_fingerprint()?);
             for (judge, fingerprint) in context.local_judge_fingerprints(&config.label.judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
+            }
+            for (template, fingerprint) in templates::fingerprints(context, &config.label.judges)? {
+                input(&template, &fingerprint);
             }
         }
         Stage::Reward => {
@@ -318,17 +335,30 @@ fn recipe(
             put("label.rules", config.label.rules.into());
             put("label.max_response_chars", config.label.max_response_chars.into());
             put("label.too_long", serde_json::to_value(config.label.too_long)?);
+            put("label.asking", asking_recipe(&config.label)?);
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
             input("prompts", &context.prompts.fingerprint);
             input("policy", &context.policy_fingerprint);
             for (judge, fingerprint) in context.local_judge_fingerprints(judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
             }
+            for (template, fingerprint) in templates::fingerprints(context, judges)? {
+                input(&template, &fingerprint);
+            }
         }
         Stage::Report => {}
     }
     recipe["inputs"] = Value::Object(inputs_of);
     Ok(recipe)
+}
+
+/// What of `[label]` is filled into the templates of every judge.
+pub fn asking_recipe(label: &LabelConfig) -> Result<Value> {
+    let LabelConfig { criteria, shuffle_criteria, principles, few_shot, few_shot_n, .. } = label;
+    Ok(json!({
+        "criteria": serde_json::to_value(criteria)?, "shuffle_criteria": shuffle_criteria, "principles": principles,
+        "few_shot": serde_json::to_value(few_shot)?, "few_shot_n": few_shot_n,
+    }))
 }
 
 /// What of a judge its verdicts depend on: not how fast, how patiently or at what price it is asked.
@@ -347,7 +377,7 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
         let mut value = serde_json::to_value(judge).context("a judge's section is plain data")?;
         if let Some(map) = value.as_object_mut() {
             speed_and_money.iter().for_each(|key| drop(map.shift_remove(*key)));
-            if judge.kind == JudgeKind::Local {
+            if judge.kind == JudgeKind::Local && judge.templates.is_empty() {
                 map.shift_remove("max_tokens");
             }
         }

@@ -5,8 +5,9 @@
 
 use crate::context::Context;
 use crate::error::UserError;
+use crate::judging::templates;
 use crate::judging::{self, Assignment};
-use crate::pipeline::judges_recipe;
+use crate::pipeline::{asking_recipe, judges_recipe};
 use anyhow::Result;
 use rlaif_core::config::{JudgeConfig, LabelConfig};
 use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response, Split};
@@ -33,7 +34,9 @@ pub fn set_name(
     label: &LabelConfig,
 ) -> Result<String> {
     let models = context.local_judge_fingerprints(judges)?;
-    let how = serde_json::to_string(&(judges_recipe(judges)?, models, &label.criteria, &label.few_shot))?;
+    let templates = templates::fingerprints(context, judges)?;
+    let asked = asking_recipe(label)?;
+    let how = serde_json::to_string(&(judges_recipe(judges)?, models, templates, asked))?;
     Ok(format!("{kind}/{}", &blake3::hash(how.as_bytes()).to_hex()[..12]))
 }
 

@@ -10,8 +10,17 @@ pub(super) fn full_example() -> Config {
     config.prompts.eval = Some("eval.jsonl".into());
     config.prompts.limit = Some(1);
     config.prompts.system = Some(String::new());
+    config.label.criteria = vec![Criterion {
+        name: String::new(),
+        description: Some(String::new()),
+        levels: vec![String::new()],
+    }];
+    config.label.principles = vec![String::new()];
     config.label.few_shot = vec![few_shot(Some(String::new()))];
+    config.label.few_shot_n = Some(1);
+    config.label.templates_dir = Some("templates".into());
     config.label.judges = vec![JudgeConfig {
+        templates: vec![String::new()],
         principle: Some(String::new()),
         opposite: Some(String::new()),
         base_url: Some(String::new()),
@@ -39,6 +48,8 @@ pub(super) fn full_example() -> Config {
 /// of an optional list.
 pub(super) fn bare_examples() -> [Config; 2] {
     let mut config = Config::default();
+    // A table, since a name alone has no keys.
+    config.label.criteria = vec![Criterion { levels: vec![String::new()], ..Criterion::default() }];
     config.label.few_shot = vec![few_shot(None)];
     config.label.judges = vec![JudgeConfig { sampling_temperature: None, ..JudgeConfig::default() }];
     config.ppo.missing_eos_penalty = None;
@@ -87,7 +98,7 @@ mod tests {
         nulls("", &serde_json::to_value(&bare_examples()[0]).unwrap(), &mut bare);
         nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
         default.retain(|key| !bare.contains(key));
-        // An empty list in the default; the tone judge gives its principle and opposite.
+        // Empty lists in the default; the tone judge gives its principle and opposite.
         assert_eq!(default, [".label.few_shot"]);
     }
 }

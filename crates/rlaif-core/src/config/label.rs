@@ -1,5 +1,6 @@
 //! `[label]` and `[[label.judges]]`.
 
+use super::Criterion;
 use crate::money::Price;
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +11,10 @@ const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Two responses in one request; explanation then verdict (`openai`), or log-probs of the verdict tokens (`local`).
+    /// Two responses in one request, asked through templates.
     Pairwise,
+    /// One response a request, from 1 to 10, asked through templates; pairs compare by their ratings.
+    Rating,
     /// log p(y | x, principle) − log p(y | x, opposite) per token; local judges only.
     Contrastive,
 }
@@ -58,10 +61,20 @@ pub struct FewShot {
 pub struct LabelConfig {
     /// Unique random pairs a prompt, at most n·(n−1)/2. Default 4.
     pub pairs_per_prompt: usize,
-    /// What a better response is better at, for pairwise judges. Default accuracy, clarity, helpfulness, safety.
-    pub criteria: Vec<String>,
+    /// What a better response is better at, for judges that are asked: names, or tables `{name, description, levels}`. Default
+    /// accuracy, clarity, helpfulness, safety.
+    pub criteria: Vec<Criterion>,
+    /// Show each pair the criteria in an order of its own, the same in both orders of the pair. Default false: judges weigh what
+    /// comes first, but a system prompt that never changes is cheaper.
+    pub shuffle_criteria: bool,
+    /// Principles for templates that show one, drawn for each pair. Default none.
+    pub principles: Vec<String>,
     /// Examples shown before the pair. Default none (Lee et al. 2023, table 2: they mostly hurt).
     pub few_shot: Vec<FewShot>,
+    /// How many examples are drawn, the same for all calls, with verdicts that lean to no place. Default all.
+    pub few_shot_n: Option<usize>,
+    /// Folder of your own templates, for `templates` of the judges. Relative to the config file. Default none.
+    pub templates_dir: Option<std::path::PathBuf>,
     /// Share of pairs judged in both orders. Default 1.0: all. Pairs outside the share get one random order.
     pub position_check_rate: f64,
     /// |p − ½| below this is a tie. Default 0.02.
@@ -95,8 +108,12 @@ impl Default for LabelConfig {
     fn default() -> Self {
         Self {
             pairs_per_prompt: 4,
-            criteria: ["accuracy", "clarity", "helpfulness", "safety"].map(String::from).to_vec(),
+            criteria: ["accuracy", "clarity", "helpfulness", "safety"].map(Criterion::named).to_vec(),
+            shuffle_criteria: false,
+            principles: Vec::new(),
             few_shot: Vec::new(),
+            few_shot_n: None,
+            templates_dir: None,
             position_check_rate: 1.0,
             tie_margin: 0.02,
             keep_inconsistent: false,
@@ -121,19 +138,28 @@ pub struct JudgeConfig {
     pub name: String,
     /// `local` or `openai`. Default `local`.
     pub kind: JudgeKind,
-    /// `pairwise` or `contrastive`. Default `contrastive` for local judges.
+    /// `pairwise`, `rating` or `contrastive`. Default `contrastive` for local judges, `pairwise` for others.
     pub protocol: Protocol,
     /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for `openai` the
     /// endpoint's name of it. Default `policy`.
     pub model: String,
     /// Weight of this judge in the mean of p. Default 1.
     pub weight: f64,
+    /// Templates that it is asked through, each of them: built-in names, names in `label.templates_dir`, or paths that end in
+    /// `.j2`. Default `explain`; for local judges `verdict_only`; `rating` for ratings.
+    pub templates: Vec<String>,
+    /// openai: how often each question is asked; more than once only with `sampling_temperature` above 0. Default 1.
+    pub votes: usize,
+    /// openai: name the responses by two random words in each call where the template allows it, and plant a secret word that a
+    /// steered judge gives away. Default false.
+    pub verdict_codes: bool,
 
     /// Contrastive: system prompt of the principle.
     pub principle: Option<String>,
     /// Contrastive: system prompt of its opposite.
     pub opposite: Option<String>,
-    /// Contrastive: p = σ(difference of per-token log-ratios / temperature). Default 0.1.
+    /// Contrastive: p = σ(difference of per-token log-ratios / temperature). Rating: p = σ(difference of ratings, scaled to
+    /// [−1, 1], / temperature), so that one point of ten is p = 0.9. Default 0.1.
     pub temperature: f64,
 
     /// openai: base URL up to and including `/v1`. Default `https://api.openai.com/v1`.
@@ -168,6 +194,9 @@ impl Default for JudgeConfig {
             protocol: Protocol::Contrastive,
             model: "policy".into(),
             weight: 1.0,
+            templates: Vec::new(),
+            votes: 1,
+            verdict_codes: false,
             principle: None,
             opposite: None,
             temperature: 0.1,
@@ -194,6 +223,17 @@ impl JudgeConfig {
             principle: Some("You are a warm, cheerful and polite assistant.".into()),
             opposite: Some("You are a rude, bitter and impolite assistant.".into()),
             ..Self::default()
+        }
+    }
+
+    /// The templates that it is asked through, given or default; none for a contrastive judge, which is not asked.
+    pub fn templates(&self) -> Vec<&str> {
+        match (self.protocol, self.kind) {
+            (Protocol::Contrastive, _) => Vec::new(),
+            _ if !self.templates.is_empty() => self.templates.iter().map(String::as_str).collect(),
+            (Protocol::Rating, _) => vec!["rating"],
+            (Protocol::Pairwise, JudgeKind::Local) => vec!["verdict_only"],
+            (Protocol::Pairwise, JudgeKind::Openai) => vec!["explain"],
         }
     }
 

@@ -360,7 +360,10 @@ impl Loader {
         let quoted = text.starts_with(['"', '\'']);
         match schema {
             Some(Value::String(_)) if !quoted => return Some(Value::String(text.to_owned())),
-            Some(Value::Array(items)) if items.iter().all(Value::is_string) && !text.starts_with('[') => {
+            Some(Value::Array(items))
+                if (items.iter().all(Value::is_string) || has_short_form(&format!("{key}[0]")))
+                    && !text.starts_with('[') =>
+            {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 return Some(items.map(Value::from).collect());
             }
@@ -378,6 +381,7 @@ impl Loader {
             return Some(Value::Null);
         }
         match (full, given) {
+            (Value::Object(_), Value::String(name)) if has_short_form(path) => Some(Value::String(name)),
             (Value::Object(known), Value::Object(given)) => {
                 let mut kept = Map::new();
                 for (key, value) in given {
@@ -549,7 +553,8 @@ fn settable_keys(path: &str, full: &Value, optional: &BTreeSet<String>, keys: &m
                 settable_keys(&join(path, key), value, optional, keys);
             }
         }
-        Value::Array(items) if items.iter().any(Value::is_object) => {}
+        Value::Array(items)
+            if items.iter().any(Value::is_object) && !has_short_form(&format!("{path}[0]")) => {}
         _ => keys.push(path.to_owned()),
     }
 }
@@ -632,6 +637,11 @@ fn line_of(text: &str, offset: usize) -> usize {
 
 fn json(config: &Config) -> Value {
     serde_json::to_value(config).expect("a config has only texts, numbers and lists of them")
+}
+
+/// Whether an element of a list may be given as its name alone.
+fn has_short_form(path: &str) -> bool {
+    with_index_0(path) == "label.criteria[0]"
 }
 
 /// `label.judges[3].model` as `label.judges[0].model`: the examples' lists have one element.

@@ -1,6 +1,7 @@
 //! `rlaif.toml`: one struct a section, every field with its meaning and default.
 
 mod audit;
+mod criterion;
 mod evaluate;
 mod example;
 mod generate;
@@ -15,6 +16,7 @@ mod toml_out;
 mod validate;
 
 pub use audit::AuditConfig;
+pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
 pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};

@@ -79,8 +79,9 @@ fn open(out: &mut String, header: &str) {
     let _ = writeln!(out, "{gap}{header}");
 }
 
+/// A list of nothing but tables; one that mixes names and tables is written in one line.
 fn is_tables(items: &[Value]) -> bool {
-    items.first().is_some_and(Value::is_object)
+    !items.is_empty() && items.iter().all(Value::is_object)
 }
 
 fn toml_value(value: &Value) -> String {
@@ -95,6 +96,9 @@ fn toml_value(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", "))
         }
-        Value::Object(_) => "{}".into(),
+        Value::Object(table) => {
+            let entries = table.iter().map(|(key, value)| format!("{key} = {}", toml_value(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
     }
 }

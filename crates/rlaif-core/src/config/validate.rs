@@ -139,10 +139,7 @@ impl Config {
             check.add("label.judges", "must name at least one judge where `label` runs".into());
         }
         check_judges(check, "label.judges", &label.judges);
-        let pairwise = label.judges.iter().any(|judge| judge.protocol == Protocol::Pairwise);
-        if pairwise && label.criteria.iter().all(|criterion| criterion.trim().is_empty()) {
-            check.add("label.criteria", "must name at least one criterion for a pairwise judge".into());
-        }
+        self.check_asking(check);
         if label.max_usd.is_some() {
             for (index, judge) in label.judges.iter().enumerate() {
                 if judge.kind == JudgeKind::Openai && judge.price().is_none() && judge.allow_unknown_price {
@@ -153,6 +150,37 @@ impl Config {
                     );
                 }
             }
+        }
+    }
+
+    /// What is filled into the templates of judges.
+    fn check_asking(&self, check: &mut Checks) {
+        let label = &self.label;
+        let judges = || label.judges.iter().chain(self.evaluate.judges.iter().flatten());
+        let asks = |template: &str| judges().any(|judge| judge.templates().contains(&template));
+        let asked = judges().any(|judge| judge.protocol != Protocol::Contrastive);
+        if asked && label.criteria.iter().all(|criterion| criterion.name.trim().is_empty()) {
+            check.add("label.criteria", "must name at least one criterion for a judge that is asked".into());
+        }
+        let mut names = BTreeSet::new();
+        for (index, criterion) in label.criteria.iter().enumerate() {
+            let name = criterion.name.trim();
+            if !name.is_empty() && !names.insert(name.to_lowercase()) {
+                check.add(&format!("label.criteria[{index}]"), format!("names {name:?} again"));
+            }
+        }
+        if asks("constitution") && label.principles.iter().all(|principle| principle.trim().is_empty()) {
+            let message = "must hold at least one text for the template `constitution`";
+            check.add("label.principles", message.into());
+        }
+        if let Some(n) = label.few_shot_n
+            && n > label.few_shot.len()
+        {
+            let message = format!(
+                "must be at most {}, the examples of `label.few_shot`, got {n}",
+                label.few_shot.len()
+            );
+            check.add("label.few_shot_n", message);
         }
     }
 
@@ -315,7 +343,33 @@ fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
         if let Some(temperature) = judge.sampling_temperature {
             check.at_least(&key("sampling_temperature"), temperature, 0.0);
         }
+        check_templates(check, &key, judge);
         check_judge_kind(check, &key, judge);
+    }
+}
+
+/// Which templates, and how often.
+fn check_templates(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+    let mut names = BTreeSet::new();
+    for (index, name) in judge.templates.iter().enumerate() {
+        let key = key(&format!("templates[{index}]"));
+        if name.trim().is_empty() {
+            check.add(&key, "must not be empty".into());
+        } else if !names.insert(name) {
+            check.add(&key, format!("names {name:?} again; ask it more often with `votes`"));
+        }
+    }
+    if judge.protocol == Protocol::Contrastive && !judge.templates.is_empty() {
+        check.add(&key("templates"), "is for judges that are asked; a contrastive one is not".into());
+    }
+    check.at_least(&key("votes"), judge.votes, 1);
+    if judge.votes > 1
+        && judge.kind == JudgeKind::Openai
+        && judge.sampling_temperature.is_none_or(|t| t == 0.0)
+    {
+        let message =
+            "must be 1 unless `sampling_temperature` is above 0: the same question gets the same answer";
+        check.add(&key("votes"), format!("{message}, got {}", judge.votes));
     }
 }
 
@@ -338,14 +392,16 @@ fn check_judge_kind(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &Ju
         }
     }
     if !contrastive {
-        for (name, given) in [
-            ("principle", judge.principle.is_some()),
-            ("opposite", judge.opposite.is_some()),
-            ("temperature", judge.temperature != default.temperature),
-        ] {
+        for (name, given) in
+            [("principle", judge.principle.is_some()), ("opposite", judge.opposite.is_some())]
+        {
             if given {
                 check.add(&key(name), "is for contrastive judges only; this one does not use it".into());
             }
+        }
+        if judge.protocol == Protocol::Pairwise && judge.temperature != default.temperature {
+            let message = "is for contrastive and rating judges only; this one does not use it";
+            check.add(&key("temperature"), message.into());
         }
     }
     match judge.kind {
@@ -356,7 +412,9 @@ fn check_judge_kind(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &Ju
                 ("max_concurrency", judge.max_concurrency != default.max_concurrency),
                 ("max_retries", judge.max_retries != default.max_retries),
                 ("timeout_seconds", judge.timeout_seconds != default.timeout_seconds),
-                ("max_tokens", judge.max_tokens != default.max_tokens),
+                ("max_tokens", judge.max_tokens != default.max_tokens && judge.templates.is_empty()),
+                ("votes", judge.votes > 1),
+                ("verdict_codes", judge.verdict_codes != default.verdict_codes),
                 ("sampling_temperature", judge.sampling_temperature != default.sampling_temperature),
                 ("usd_per_million_input", judge.usd_per_million_input.is_some()),
                 ("usd_per_million_output", judge.usd_per_million_output.is_some()),

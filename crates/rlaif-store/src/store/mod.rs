@@ -3,6 +3,7 @@
 //! The tables are in `migrations/`, the first of which is worth reading first. Methods are grouped by what they store:
 //! prompts, responses, pairs, requests (what is asked of paid judges), labels (what they said).
 
+mod asked;
 mod clear;
 mod labels;
 mod pairs;
@@ -10,6 +11,7 @@ mod prompts;
 mod requests;
 mod responses;
 
+pub use asked::Asked;
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use requests::{

@@ -1,6 +1,7 @@
 //! Judges behind an OpenAI-compatible endpoint: plan, send, store the raw reply, and only then read it.
 
-use super::{Assignment, PARSER};
+use super::asking::{self, Asking};
+use super::{Assignment, templates};
 use crate::context::Context;
 use crate::error::{Interrupted, UserError};
 use crate::interrupt;
@@ -11,23 +12,11 @@ use rlaif_core::money::{MicroUsd, Price};
 use rlaif_judge::engine::{EngineOptions, Event, Journal, Stop, Task, Then, judge_all};
 use rlaif_judge::openai::OpenAi;
 use rlaif_judge::retry::RetryPolicy;
-use rlaif_judge::template::nonce;
-use rlaif_judge::{
-    Budget, CallFate, ChatModel, ChatRequest, PairwiseView, Style, Templates, orders, read_reply,
-};
+use rlaif_judge::template::TemplateProtocol;
+use rlaif_judge::{Budget, CallFate};
 use rlaif_store::StoreError;
-use rlaif_store::store::{PlanSummary, PlannedRequest, Presentation, RequestFailure, Store};
-use std::collections::{HashMap, HashSet};
+use rlaif_store::store::{RequestFailure, Store};
 use std::time::Duration;
-
-/// Replies that are read between two looks at the ledger.
-const REPLIES_A_PAGE: usize = 256;
-
-/// Pairs whose requests are planned in one transaction.
-const PAIRS_A_PAGE: usize = 256;
-
-/// The template of pairwise judges: explanation, then verdict.
-const TEMPLATE: &str = "explain";
 
 /// Calls before the tripwires among them are looked at for the first time; each round is twice as long as the one before.
 const FIRST_ROUND: usize = 200;
@@ -35,87 +24,47 @@ const FIRST_ROUND: usize = 200;
 /// Calls of the longest round, unless many are in flight: the end of a round waits for its slowest call, which must not show.
 const MOST_OF_A_ROUND: usize = 2000;
 
-/// Buys the verdicts that the ledger does not have yet. Where there are tripwires it does so in rounds, and stops after the first
-/// that shows that the judge is fooled.
+/// Buys the verdicts that the ledger does not have yet: all first steps, then all second ones, and so on. Where there are tripwires it
+/// does so in rounds, and stops after the first that shows that the judge is fooled.
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
     let model = client(judge)?;
-    let summary = plan(context, work, judge, &model)?;
+    let askers = templates::of_asked(context, judge)?;
+    let asking = Asking { context, judge, askers: &askers, price: price(judge)? };
+    let works: Vec<&Assignment> =
+        std::iter::once(work).chain(work.tripwires.map(|wires| wires.work())).collect();
+    let summary = asking.plan_first(&model, &work.traffic())?;
     let (all, _) = context.wait(context.store.open_requests(&judge.name, work.set))?;
     if summary.answered > 0 && summary.new > 0 {
         let answered = summary.answered;
         say(&format!("{}: {answered} of {all} answers of `{}` are in the ledger", work.stage, judge.name));
     }
     context.wait(context.store.retry_failed(&judge.name))?;
-    read(context)?;
-    let check = |context: &Context| work.tripwires.map_or(Ok(()), |wires| wires.check(context, &judge.name));
-    check(context)?;
-    let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
-    loop {
-        let sent = send(context, work, judge, &model, round);
-        // Whatever stopped the sending, what arrived is read.
-        read(context)?;
-        check(context)?;
-        if sent? == 0 {
-            return Ok(());
-        }
-        round = round.saturating_mul(2).min(MOST_OF_A_ROUND.max(20 * judge.max_concurrency));
-    }
-}
-
-/// Puts the request of every presentation into the ledger.
-fn plan(context: &Context, work: &Assignment, judge: &JudgeConfig, model: &OpenAi) -> Result<PlanSummary> {
-    let templates = Templates::new(&work.label.criteria, &work.label.few_shot)?;
-    let seed = context.config.run.seed;
-    let mut summary = PlanSummary::default();
-    for pairs in work.traffic().chunks(PAIRS_A_PAGE) {
-        let mut page = Vec::new();
-        for (work, pair) in pairs {
-            let prompt = work.prompt(pair)?.prompt.display();
-            for order in orders(seed, &pair.id, work.label.position_check_rate) {
-                let (first, second) = work.shown(pair, order)?;
-                let view = PairwiseView {
-                    prompt: &prompt,
-                    first: &first,
-                    second: &second,
-                    nonce: nonce(seed, &pair.id),
-                };
-                let request = ChatRequest {
-                    model: judge.model.clone(),
-                    messages: templates.explain(&view)?,
-                    max_tokens: judge.max_tokens,
-                    temperature: judge.sampling_temperature,
-                    seed: None,
-                    top_logprobs: None,
-                };
-                let body = model.body(&request);
-                let presentation = Presentation {
-                    pair_id: pair.id.clone(),
-                    judge: judge.name.clone(),
-                    template: TEMPLATE.into(),
-                    order,
-                    vote: 0,
-                };
-                page.push(PlannedRequest {
-                    step: 0,
-                    last_step: true,
-                    request_key: request_key(judge.base_url(), presentation.vote, &body),
-                    body,
-                    prompt_tokens_at_most: request.prompt_tokens_at_most(),
-                    max_tokens: request.max_tokens as u64,
-                    presentation,
-                });
+    let read = || -> Result<()> {
+        for work in &works {
+            asking.read(work)?;
+            for asker in askers.iter().filter(|asker| asker.protocol() == TemplateProtocol::Rating) {
+                asking.ratings(work, asker)?.store(context, work, judge, asker.name())?;
             }
         }
-        let planned = context.wait(context.store.plan_requests(&page))?;
-        summary.new += planned.new;
-        summary.answered += planned.answered;
+        work.tripwires.map_or(Ok(()), |wires| wires.check(context, &judge.name))
+    };
+    read()?;
+    for step in 0..asking::steps(&askers) {
+        if step > 0 {
+            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
+        }
+        let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
+        loop {
+            let sent = send(context, work, judge, &model, round);
+            // Whatever stopped the sending, what arrived is read.
+            read()?;
+            if sent? == 0 {
+                break;
+            }
+            round = round.saturating_mul(2).min(MOST_OF_A_ROUND.max(20 * judge.max_concurrency));
+        }
     }
-    Ok(summary)
-}
-
-/// The hash of all that decides a reply.
-fn request_key(base_url: &str, vote: u32, body: &str) -> String {
-    blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string()
+    Ok(())
 }
 
 /// Sends at most `round` of the open requests, those of the tripwires in their places, and returns how many stay open.
@@ -203,39 +152,8 @@ fn send(
     }
 }
 
-/// Reads every raw reply that this version has not read.
-fn read(context: &Context) -> Result<()> {
-    let config = &context.config;
-    let judges: HashMap<&str, &JudgeConfig> = config
-        .label
-        .judges
-        .iter()
-        .chain(config.evaluate.judges.iter().flatten())
-        .map(|judge| (judge.name.as_str(), judge))
-        .collect();
-    let mut seen = HashSet::new();
-    loop {
-        let page = context.wait(context.store.unread_replies(PARSER, REPLIES_A_PAGE))?;
-        let before = seen.len();
-        for reply in page {
-            // Replies to judges that the config no longer names stay unread; they were paid for, and keep their price.
-            let Some(judge) = judges.get(reply.presentation.judge.as_str()) else { continue };
-            if !seen.insert((reply.reply_id, reply.presentation.clone())) {
-                continue;
-            }
-            let reading = read_reply(&reply.raw, Style::BetterResponse, judge.max_tokens);
-            let cost = price(judge)?.zip(reading.usage).map(|(price, usage)| price.cost(&usage));
-            let store = &context.store;
-            context.wait(store.put_verdict(&reply, PARSER, &reading.verdict, reading.usage, cost))?;
-        }
-        if seen.len() == before {
-            return Ok(());
-        }
-    }
-}
-
 /// What the judge charges; `None` where the config does not say.
-fn price(judge: &JudgeConfig) -> Result<Option<Price>> {
+pub fn price(judge: &JudgeConfig) -> Result<Option<Price>> {
     match (judge.usd_per_million_input, judge.usd_per_million_output) {
         (Some(input), Some(output)) => {
             Ok(Some(Price::from_dollars(input, output, judge.usd_per_million_cached_input)?))

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::manifest::{Manifest, State};
 use crate::run_folder::write_whole;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, JudgeKind, Protocol, Stage};
+use rlaif_core::config::{Criterion, JudgeConfig, JudgeKind, Protocol, Stage};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::{Choice, Fate, FinishReason, Order, Split};
 use rlaif_core::stats::position::{PositionReport, position_report};
@@ -164,7 +164,11 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
                 JudgeKind::Local => "local".into(),
                 JudgeKind::Openai => "openai".into(),
             },
-            protocol: if pairwise { "pairwise".into() } else { "contrastive".into() },
+            protocol: match judge.protocol {
+                Protocol::Pairwise => "pairwise".into(),
+                Protocol::Rating => "rating".into(),
+                Protocol::Contrastive => "contrastive".into(),
+            },
             model: judge.model.clone(),
             rubric: rubric(judge, &label.criteria),
             probe: numbers.probes.get(&judge.name).copied(),
@@ -177,22 +181,26 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
     Ok(label.judges.iter().map(summary).collect())
 }
 
-fn rubric(judge: &JudgeConfig, criteria: &[String]) -> String {
+fn rubric(judge: &JudgeConfig, criteria: &[Criterion]) -> String {
     match (&judge.principle, &judge.opposite, judge.protocol) {
         (Some(principle), Some(opposite), Protocol::Contrastive) => {
             format!("“{principle}” against “{opposite}”")
         }
         (_, _, Protocol::Contrastive) => String::new(),
-        (_, _, Protocol::Pairwise) => format!("Criteria: {}", criteria.join(", ")),
+        (_, _, Protocol::Pairwise | Protocol::Rating) => {
+            let names: Vec<&str> = criteria.iter().map(|criterion| criterion.name.trim()).collect();
+            format!("Criteria: {}", names.join(", "))
+        }
     }
 }
 
 /// A judge's two choices on every pair that it read in both orders; votes are matched by number.
 fn position(verdicts: &[&VerdictRow]) -> Option<PositionReport> {
-    let mut both: BTreeMap<(&str, u32), [Option<Choice>; 2]> = BTreeMap::new();
+    let mut both: BTreeMap<(&str, &str, u32), [Option<Choice>; 2]> = BTreeMap::new();
     for row in verdicts {
         let Ok(choice) = row.verdict.choice else { continue };
-        both.entry((&row.pair_id, row.vote)).or_default()[usize::from(row.order == Order::Ba)] = Some(choice);
+        both.entry((&row.pair_id, &row.template, row.vote)).or_default()
+            [usize::from(row.order == Order::Ba)] = Some(choice);
     }
     let choices: Vec<(Choice, Choice)> = both.into_values().filter_map(|[ab, ba]| Some((ab?, ba?))).collect();
     position_report(&choices)

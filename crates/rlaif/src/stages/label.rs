@@ -179,20 +179,10 @@ fn pairs(context: &Context, responses: &[Response]) -> (Vec<Pair>, Vec<DroppedPa
     (pairs, dropped)
 }
 
-/// How much there is to judge, for `rlaif plan`.
+/// How much there is to judge, for `rlaif plan`; what it costs is told by `crate::estimate`.
 pub fn size(context: &Context) -> String {
     let config = &context.config;
     let possible = config.generate.n * config.generate.n.saturating_sub(1) / 2;
     let pairs = context.prompts.train.len() * config.label.pairs_per_prompt.min(possible);
-    let calls: f64 = config
-        .label
-        .judges
-        .iter()
-        .filter(|judge| judge.kind == JudgeKind::Openai)
-        .map(|_| pairs as f64 * (1.0 + config.label.position_check_rate))
-        .sum();
-    match calls > 0.0 {
-        true => format!("at most {pairs} pairs, about {calls:.0} calls"),
-        false => format!("at most {pairs} pairs, no calls"),
-    }
+    format!("at most {pairs} pairs")
 }

@@ -1,0 +1,283 @@
+//! What judging will cost before anything is sent: the real templates on the real prompts, with the responses that are there, or
+//! stand-ins of their greatest length where nothing was sampled yet.
+
+use crate::context::Context;
+use crate::judging::openai::price;
+use crate::judging::templates;
+use anyhow::Result;
+use rlaif_core::MicroUsd;
+use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
+use rlaif_core::money::{Price, Usage};
+use rlaif_core::records::{Pair, Prompt, Response, Split};
+use rlaif_judge::template::TemplateProtocol;
+use rlaif_judge::{Asker, ChatRequest, View, orders};
+use rlaif_store::store::{BASELINE, RequestState, TRAIN_PAIRS};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// How tokens are counted: no endpoint tells its tokenizer, and English text has four bytes a token.
+pub const TOKENS_BY: &str = "bytes / 4";
+
+/// Bytes of a token, see [`TOKENS_BY`].
+const BYTES_A_TOKEN: usize = 4;
+
+/// Tokens that a chat template adds to a message.
+const TOKENS_A_MESSAGE: u64 = 4;
+
+/// Pairs whose prompts are written out in full; of more, this many are taken at even distances.
+const PAIRS_WRITTEN: usize = 500;
+
+/// What an endpoint is taken to need for a call besides writing, in seconds, and how many tokens it writes in one. Only the minutes
+/// hang on them.
+const SECONDS_A_CALL: f64 = 1.0;
+const TOKENS_A_SECOND: f64 = 50.0;
+
+/// What one judge is asked through one template.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The judge.
+    pub judge: String,
+    /// The template.
+    pub template: String,
+    /// Requests in all.
+    pub calls: u64,
+    /// Requests of the judge that have an answer in the ledger already, through whichever template.
+    pub answered: u64,
+    /// Prompt tokens of all calls.
+    pub prompt_tokens: u64,
+    /// Completion tokens of all calls, as replies usually are.
+    pub completion_tokens: u64,
+    /// What they cost; `None` where the price is unknown, 0 for local judges.
+    pub micro_usd: Option<i64>,
+    /// What they cost at most, with every reply as long as it may be and no text shorter than its bytes.
+    pub micro_usd_at_most: Option<i64>,
+    /// Minutes at the judge's `max_concurrency`; `None` for local judges.
+    pub minutes: Option<f64>,
+}
+
+/// Texts to be judged.
+struct Material<'a> {
+    pairs: Vec<Pair>,
+    prompts: HashMap<&'a str, &'a Prompt>,
+    responses: HashMap<String, String>,
+}
+
+/// What the judges of a stage are asked; empty for stages without judges.
+///
+/// # Errors
+/// If a template cannot be used, or the ledger cannot be read.
+pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
+    let (judges, material, set) = match stage {
+        Stage::Label => (context.config.label.judges.as_slice(), to_label(context)?, TRAIN_PAIRS),
+        Stage::Evaluate => (context.config.evaluation_judges(), to_evaluate(context)?, "evaluate"),
+        _ => return Ok(Vec::new()),
+    };
+    let mut answered: BTreeMap<String, u64> = BTreeMap::new();
+    for count in context.wait(context.store.request_counts(set))? {
+        if matches!(count.state, RequestState::Received | RequestState::Judged) {
+            *answered.entry(count.judge).or_default() += count.count;
+        }
+    }
+    let mut estimates = Vec::new();
+    for judge in judges {
+        for asker in templates::askers(context, judge)? {
+            let mut estimate = estimate(context, judge, &asker, &material)?;
+            estimate.answered = answered.get(&judge.name).copied().unwrap_or(0);
+            estimates.push(estimate);
+        }
+    }
+    Ok(estimates)
+}
+
+fn to_label(context: &Context) -> Result<Material<'_>> {
+    let config = &context.config;
+    let sampled = context.wait(context.store.responses(BASELINE, Some(Split::Train)))?;
+    let prompts: HashMap<&str, &Prompt> =
+        context.prompts.train.iter().map(|prompt| (prompt.id.as_str(), prompt)).collect();
+    let n = config.generate.n;
+    let pairs_of = |ids: &[String], prompt: &Prompt| -> Vec<Pair> {
+        let all = (0..ids.len()).flat_map(|i| (i + 1..ids.len()).map(move |j| (i, j)));
+        all.take(config.label.pairs_per_prompt)
+            .map(|(i, j)| Pair {
+                id: format!("{}/{i}-{j}", prompt.id),
+                prompt_id: prompt.id.clone(),
+                a: ids[i].clone(),
+                b: ids[j].clone(),
+            })
+            .collect()
+    };
+    let mut ids: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for Response { id, prompt_id, .. } in &sampled {
+        ids.entry(prompt_id).or_default().push(id.clone());
+    }
+    let mut responses: HashMap<String, String> =
+        sampled.iter().map(|response| (response.id.clone(), response.text.clone())).collect();
+    let mut pairs = Vec::new();
+    for prompt in &context.prompts.train {
+        let own = ids.remove(prompt.id.as_str()).unwrap_or_else(|| {
+            let stand_ins = (0..n).map(|index| format!("{}/{index}", prompt.id));
+            stand_ins
+                .inspect(|id| drop(responses.insert(id.clone(), stand_in(config.generate.max_new_tokens))))
+                .collect()
+        });
+        pairs.extend(pairs_of(&own, prompt));
+    }
+    Ok(Material { pairs, prompts, responses })
+}
+
+/// Every tuned policy against the baseline.
+fn to_evaluate(context: &Context) -> Result<Material<'_>> {
+    let config = &context.config;
+    let tuned: Vec<Stage> =
+        config.run.stages.iter().copied().filter(|stage| matches!(stage, Stage::Ppo | Stage::Dpo)).collect();
+    let tokens = config.evaluate.max_new_tokens.unwrap_or(config.generate.max_new_tokens);
+    let mut responses = HashMap::new();
+    let mut pairs = Vec::new();
+    for prompt in &context.prompts.eval {
+        for index in 0..config.evaluate.samples_per_prompt {
+            let mut response = |policy: &str| {
+                let id = format!("{policy}/{}/{index}", prompt.id);
+                responses.insert(id.clone(), stand_in(tokens));
+                id
+            };
+            let baseline = response(BASELINE);
+            for stage in &tuned {
+                pairs.push(Pair {
+                    id: format!("{}/{}/{index}", stage.name(), prompt.id),
+                    prompt_id: prompt.id.clone(),
+                    a: response(stage.name()),
+                    b: baseline.clone(),
+                });
+            }
+        }
+    }
+    let prompts = context.prompts.eval.iter().map(|prompt| (prompt.id.as_str(), prompt)).collect();
+    Ok(Material { pairs, prompts, responses })
+}
+
+/// A response of so many tokens.
+fn stand_in(tokens: usize) -> String {
+    "word".repeat(tokens)
+}
+
+/// Sums over the pairs that are written out, and over all.
+#[derive(Default)]
+struct Sums {
+    written: u64,
+    prompt_tokens: u64,
+    prompt_tokens_at_most: u64,
+}
+
+fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Material) -> Result<Estimate> {
+    let seed = context.config.run.seed;
+    let votes = judge.votes.max(1) as u64;
+    let price = if judge.kind == JudgeKind::Local {
+        Some(Price { input: 0, output: 0, cached_input: 0 })
+    } else {
+        price(judge)?
+    };
+    let every = material.pairs.len().div_ceil(PAIRS_WRITTEN).max(1);
+    let mut estimate = Estimate {
+        judge: judge.name.clone(),
+        template: asker.name().to_owned(),
+        calls: 0,
+        answered: 0,
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        micro_usd: None,
+        micro_usd_at_most: None,
+        minutes: None,
+    };
+    let (mut usual, mut at_most) = (Some(MicroUsd::ZERO), Some(MicroUsd::ZERO));
+    let mut seconds = 0.0;
+    for (index, step) in asker.steps().iter().enumerate() {
+        let calls = votes * requests(context, asker, index, material, seed);
+        let most = step.max_tokens.unwrap_or(judge.max_tokens);
+        let expected = step.expected_tokens.unwrap_or(most / 2).min(most);
+        let mut sums = Sums::default();
+        for pair in material.pairs.iter().step_by(every) {
+            write_out(judge, asker, index, material, pair, &mut sums)?;
+        }
+        let mean = |sum: u64| (sum as f64 / sums.written.max(1) as f64).ceil() as u64;
+        let usage = Usage {
+            prompt_tokens: mean(sums.prompt_tokens),
+            completion_tokens: expected as u64,
+            ..Usage::default()
+        };
+        estimate.calls += calls;
+        estimate.prompt_tokens += calls * usage.prompt_tokens;
+        estimate.completion_tokens += calls * usage.completion_tokens;
+        let add = |sum: Option<MicroUsd>, one: Option<MicroUsd>| {
+            sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
+        };
+        usual = add(usual, price.map(|price| price.cost(&usage)));
+        let worst = price.map(|price| price.worst_case(mean(sums.prompt_tokens_at_most), most as u64));
+        at_most = add(at_most, worst);
+        seconds += calls as f64 * (SECONDS_A_CALL + expected as f64 / TOKENS_A_SECOND);
+    }
+    estimate.micro_usd = usual.map(|sum| sum.0);
+    estimate.micro_usd_at_most = at_most.map(|sum| sum.0);
+    if judge.kind != JudgeKind::Local {
+        estimate.minutes = Some(seconds / judge.max_concurrency.max(1) as f64 / 60.0);
+    }
+    Ok(estimate)
+}
+
+/// How many different requests a step makes of one vote.
+fn requests(context: &Context, asker: &Asker, step: usize, material: &Material, seed: u64) -> u64 {
+    let distinct = |each: &dyn Fn(&Pair) -> Vec<String>| {
+        material.pairs.iter().flat_map(each).collect::<HashSet<String>>().len() as u64
+    };
+    if asker.protocol() == TemplateProtocol::Rating {
+        return distinct(&|pair| vec![pair.a.clone(), pair.b.clone()]);
+    }
+    if asker.template().shows_only_the_prompt(step) {
+        return distinct(&|pair| vec![pair.prompt_id.clone()]);
+    }
+    let both = context.config.label.position_check_rate;
+    material.pairs.iter().map(|pair| orders(seed, &pair.id, both).len() as u64).sum()
+}
+
+/// Adds the tokens of one pair's request, in one order; the other has as many.
+fn write_out(
+    judge: &JudgeConfig,
+    asker: &Asker,
+    step: usize,
+    material: &Material,
+    pair: &Pair,
+    sums: &mut Sums,
+) -> Result<()> {
+    let Some(prompt) = material.prompts.get(pair.prompt_id.as_str()) else { return Ok(()) };
+    let text = |id: &String| material.responses.get(id).map_or("", String::as_str);
+    let pairwise = asker.protocol() == TemplateProtocol::Pairwise;
+    let shown = prompt.prompt.display();
+    let view = View {
+        prompt: &shown,
+        first: text(&pair.a),
+        second: pairwise.then_some(text(&pair.b)),
+        // Prompts without one are refused when the stage begins.
+        reference: Some(prompt.reference.as_deref().unwrap_or_default()),
+        nonce: 0,
+        vote: 0,
+    };
+    let most = |step: usize| asker.steps()[step].max_tokens.unwrap_or(judge.max_tokens);
+    let earlier: Vec<String> = (0..step)
+        .map(|step| stand_in(asker.steps()[step].expected_tokens.unwrap_or(most(step) / 2).min(most(step))))
+        .collect();
+    let messages = asker.messages(&view, &earlier)?;
+    let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+    sums.written += 1;
+    sums.prompt_tokens += bytes.div_ceil(BYTES_A_TOKEN) as u64 + TOKENS_A_MESSAGE * messages.len() as u64;
+    let request = ChatRequest {
+        model: judge.model.clone(),
+        messages,
+        max_tokens: most(step),
+        temperature: None,
+        seed: None,
+        top_logprobs: None,
+    };
+    // Earlier replies may be longer than usual; each of their tokens is a few bytes.
+    let longer: usize = (0..step).map(|step| BYTES_A_TOKEN * most(step)).sum();
+    sums.prompt_tokens_at_most += request.prompt_tokens_at_most() + longer as u64;
+    Ok(())
+}

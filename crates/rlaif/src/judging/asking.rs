@@ -1,0 +1,357 @@
+//! What paid judges are asked, step by step, and what their replies say: plans requests from pairs, templates and votes, and reads the
+//! raw replies in the ledger. Both are pure functions of config, prompts, responses and replies.
+
+use super::{Assignment, PARSER};
+use crate::context::Context;
+use anyhow::Result;
+use rlaif_core::config::JudgeConfig;
+use rlaif_core::money::Price;
+use rlaif_core::records::{Order, Pair, Verdict};
+use rlaif_core::seed;
+use rlaif_judge::template::{AnswerKind, TemplateProtocol, nonce};
+use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, orders, read_answer};
+use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, Reply, VerdictRow};
+use std::collections::HashMap;
+
+/// Replies that are read, or requests that are planned, between two looks at the ledger.
+const PAGE: usize = 256;
+
+/// Most candidates that endpoints tell of a token.
+const TOP_LOGPROBS: u8 = 20;
+
+/// One judge with its templates and one set of pairs.
+pub struct Asking<'a> {
+    /// The run.
+    pub context: &'a Context,
+    /// Who is asked.
+    pub judge: &'a JudgeConfig,
+    /// Through which templates.
+    pub askers: &'a [Asker],
+    /// What it charges, where that is known.
+    pub price: Option<Price>,
+}
+
+/// What one presentation shows, owned.
+pub struct Shown<'a> {
+    prompt: String,
+    first: std::borrow::Cow<'a, str>,
+    second: Option<std::borrow::Cow<'a, str>>,
+    reference: Option<&'a str>,
+    nonce: u64,
+    vote: u32,
+}
+
+impl Shown<'_> {
+    /// As the template takes it.
+    pub fn view(&self) -> View<'_> {
+        View {
+            prompt: &self.prompt,
+            first: &self.first,
+            second: self.second.as_deref(),
+            reference: self.reference,
+            nonce: self.nonce,
+            vote: self.vote,
+        }
+    }
+}
+
+/// What a presentation of a pair shows. A rating shows one response: that of the step, a or b.
+pub fn shown<'a>(
+    work: &'a Assignment,
+    run_seed: u64,
+    asker: &Asker,
+    pair: &Pair,
+    order: Order,
+    vote: u32,
+    step: u32,
+) -> Result<Shown<'a>> {
+    let prompt = work.prompt(pair)?;
+    let (first, second) = work.shown(pair, order)?;
+    let (first, second, nonce) = match asker.protocol() {
+        TemplateProtocol::Pairwise => (first, Some(second), nonce(run_seed, &pair.id, vote)),
+        TemplateProtocol::Rating if step == 0 => (first, None, nonce(run_seed, &pair.a, vote)),
+        TemplateProtocol::Rating => (second, None, nonce(run_seed, &pair.b, vote)),
+    };
+    Ok(Shown {
+        prompt: prompt.prompt.display(),
+        first,
+        second,
+        reference: prompt.reference.as_deref(),
+        nonce,
+        vote,
+    })
+}
+
+/// The requests of a template: its steps, or for a rating the two responses.
+pub fn requests_of(asker: &Asker) -> usize {
+    match asker.protocol() {
+        TemplateProtocol::Pairwise => asker.steps().len(),
+        TemplateProtocol::Rating => 1,
+    }
+}
+
+impl Asking<'_> {
+    /// Plans the first request of every presentation, pair by pair; both orders stand together, so that the second finds the first in
+    /// the provider's cache.
+    pub fn plan_first<'w>(
+        &self,
+        model: &impl ChatModel,
+        traffic: &[(&'w Assignment<'w>, &'w Pair)],
+    ) -> Result<PlanSummary> {
+        let mut summary = PlanSummary::default();
+        for pairs in traffic.chunks(PAGE) {
+            let mut page = Vec::new();
+            for (work, pair) in pairs {
+                self.presentations(work, pair, |asker, order, vote, step| {
+                    page.push(self.request(model, work, asker, pair, order, vote, step, &[])?);
+                    Ok(())
+                })?;
+            }
+            let planned = self.context.wait(self.context.store.plan_requests(&page))?;
+            summary.new += planned.new;
+            summary.answered += planned.answered;
+        }
+        Ok(summary)
+    }
+
+    /// Every first request of a pair: template, order, vote and step.
+    pub fn presentations(
+        &self,
+        work: &Assignment,
+        pair: &Pair,
+        mut each: impl FnMut(&Asker, Order, u32, u32) -> Result<()>,
+    ) -> Result<()> {
+        for asker in self.askers {
+            for vote in 0..self.votes() {
+                if asker.protocol() == TemplateProtocol::Rating {
+                    // Each response by itself: there is no order, and it is asked once however many pairs it is in.
+                    each(asker, Order::Ab, vote, 0)?;
+                    each(asker, Order::Ab, vote, 1)?;
+                    continue;
+                }
+                for order in orders(self.seed(), &pair.id, work.label.position_check_rate) {
+                    each(asker, order, vote, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a later step of every presentation whose earlier reply has come. One that holds no text ends the presentation, with its
+    /// reason.
+    pub fn plan_step(&self, model: &impl ChatModel, work: &Assignment, step: u32) -> Result<()> {
+        let pairs: HashMap<&str, &Pair> = work.pairs.iter().map(|pair| (pair.id.as_str(), pair)).collect();
+        for asker in self.askers.iter().filter(|asker| requests_of(asker) > step as usize) {
+            let mut after: Option<Reply> = None;
+            loop {
+                let store = &self.context.store;
+                let asked = self.asked(asker, work);
+                let page =
+                    self.context.wait(store.ready_for_step(asked, PARSER, step, after.as_ref(), PAGE))?;
+                let (mut planned, mut ended) = (Vec::new(), Vec::new());
+                for reply in &page {
+                    let shown = &reply.presentation;
+                    let Some(pair) = pairs.get(shown.pair_id.as_str()) else { continue };
+                    match self.earlier(asker, shown, step)? {
+                        Ok(earlier) => planned.push(self.request(
+                            model,
+                            work,
+                            asker,
+                            pair,
+                            shown.order,
+                            shown.vote,
+                            step,
+                            &earlier,
+                        )?),
+                        Err(verdict) => ended.push(row(shown, verdict)),
+                    }
+                }
+                self.context.wait(store.plan_requests(&planned))?;
+                self.context.wait(store.put_verdicts(PARSER, &ended))?;
+                match page.into_iter().next_back() {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every reply on the pairs of the work that this version has not read.
+    pub fn read(&self, work: &Assignment) -> Result<()> {
+        let pairs: HashMap<&str, &Pair> = work.pairs.iter().map(|pair| (pair.id.as_str(), pair)).collect();
+        for asker in self.askers {
+            let mut after: Option<Reply> = None;
+            loop {
+                let store = &self.context.store;
+                let asked = self.asked(asker, work);
+                let page = self.context.wait(store.unread(asked, PARSER, after.as_ref(), PAGE))?;
+                for reply in &page {
+                    let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
+                    self.read_one(work, asker, pair, reply)?;
+                }
+                match page.into_iter().next_back() {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_one(&self, work: &Assignment, asker: &Asker, pair: &Pair, reply: &Reply) -> Result<()> {
+        let store = &self.context.store;
+        let answer = self.answer(asker, reply.step, &reply.raw);
+        let cost = self.price.zip(answer.usage).map(|(price, usage)| price.cost(&usage));
+        if !reply.last_step {
+            return Ok(self.context.wait(store.put_usage(reply.reply_id, answer.usage, cost))?);
+        }
+        let shown = &reply.presentation;
+        let verdict = match self.earlier(asker, shown, reply.step)? {
+            Ok(earlier) => {
+                let seen = self::shown(work, self.seed(), asker, pair, shown.order, shown.vote, reply.step)?;
+                asker.read(&seen.view(), &earlier, &answer)
+            }
+            Err(verdict) => verdict,
+        };
+        Ok(self.context.wait(store.put_verdict(reply, PARSER, &verdict, answer.usage, cost))?)
+    }
+
+    /// The texts of the steps before, or the verdict of a presentation that ended with one of them.
+    fn earlier(
+        &self,
+        asker: &Asker,
+        shown: &Presentation,
+        step: u32,
+    ) -> Result<Result<Vec<String>, Verdict>> {
+        if step == 0 {
+            return Ok(Ok(Vec::new()));
+        }
+        let replies = self.context.wait(self.context.store.earlier_replies(shown, step))?;
+        let mut texts = Vec::new();
+        for (step, raw) in (0..).zip(&replies) {
+            match self.answer(asker, step, raw).text {
+                Ok(text) => texts.push(text),
+                Err(no_text) => {
+                    let verdict = Verdict::none(no_text.reason);
+                    return Ok(Err(Verdict { explanation: no_text.said, ..verdict }));
+                }
+            }
+        }
+        Ok(Ok(texts))
+    }
+
+    /// Every response's ratings by one template: of response and vote, the rating or why there is none.
+    pub fn ratings(&self, work: &Assignment, asker: &Asker) -> Result<super::ratings::Ratings> {
+        let pairs: HashMap<&str, &Pair> = work.pairs.iter().map(|pair| (pair.id.as_str(), pair)).collect();
+        let mut ratings = super::ratings::Ratings::default();
+        let mut after: Option<Reply> = None;
+        loop {
+            let asked = self.asked(asker, work);
+            let page = self.context.wait(self.context.store.all_replies(asked, after.as_ref(), PAGE))?;
+            for reply in &page {
+                let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
+                let response = if reply.step == 0 { &pair.a } else { &pair.b };
+                let vote = reply.presentation.vote;
+                ratings.add(response, vote, || asker.read_rating(&self.answer(asker, 0, &reply.raw)));
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => return Ok(ratings),
+            }
+        }
+    }
+
+    /// The request of one step.
+    pub fn request(
+        &self,
+        model: &impl ChatModel,
+        work: &Assignment,
+        asker: &Asker,
+        pair: &Pair,
+        order: Order,
+        vote: u32,
+        step: u32,
+        earlier: &[String],
+    ) -> Result<PlannedRequest> {
+        let seen = shown(work, self.seed(), asker, pair, order, vote, step)?;
+        let request = self.chat_request(asker, &seen.view(), earlier)?;
+        let body = model.body(&request);
+        let pairwise = asker.protocol() == TemplateProtocol::Pairwise;
+        Ok(PlannedRequest {
+            presentation: Presentation {
+                pair_id: pair.id.clone(),
+                judge: self.judge.name.clone(),
+                template: asker.name().to_owned(),
+                order,
+                vote,
+            },
+            step,
+            // A rating is a score of one response: its verdicts come of two of them.
+            last_step: pairwise && step as usize + 1 == asker.steps().len(),
+            request_key: request_key(self.judge.base_url(), vote, &body),
+            body,
+            prompt_tokens_at_most: request.prompt_tokens_at_most(),
+            max_tokens: request.max_tokens as u64,
+        })
+    }
+
+    /// The request of the step after these replies, as it would be sent.
+    pub fn chat_request(&self, asker: &Asker, view: &View<'_>, earlier: &[String]) -> Result<ChatRequest> {
+        let step = &asker.steps()[earlier.len()];
+        let nonce = asker.nonce_of(earlier.len(), view);
+        let votes = self.votes() > 1;
+        Ok(ChatRequest {
+            model: self.judge.model.clone(),
+            messages: asker.messages(view, earlier)?,
+            max_tokens: step.max_tokens.unwrap_or(self.judge.max_tokens),
+            temperature: self.judge.sampling_temperature,
+            // 31 bits: some servers keep seeds in a signed integer.
+            seed: votes.then(|| seed::derive(nonce, "judge/vote", u64::from(view.vote)) >> 33),
+            top_logprobs: (step.answer == AnswerKind::Token).then_some(TOP_LOGPROBS),
+        })
+    }
+
+    /// What a reply to a step answers.
+    fn answer(&self, asker: &Asker, step: u32, raw: &[u8]) -> Answer {
+        let step = &asker.steps()[(step as usize).min(asker.steps().len() - 1)];
+        let most = match step.answer {
+            AnswerKind::Token => usize::MAX,
+            _ => step.max_tokens.unwrap_or(self.judge.max_tokens),
+        };
+        read_answer(raw, most)
+    }
+
+    fn asked<'a>(&'a self, asker: &'a Asker, work: &'a Assignment) -> Asked<'a> {
+        Asked { judge: &self.judge.name, template: asker.name(), set: work.set }
+    }
+
+    fn votes(&self) -> u32 {
+        u32::try_from(self.judge.votes.max(1)).unwrap_or(u32::MAX)
+    }
+
+    fn seed(&self) -> u64 {
+        self.context.config.run.seed
+    }
+}
+
+/// The hash of all that decides a reply.
+fn request_key(base_url: &str, vote: u32, body: &str) -> String {
+    blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string()
+}
+
+fn row(shown: &Presentation, verdict: Verdict) -> VerdictRow {
+    VerdictRow {
+        pair_id: shown.pair_id.clone(),
+        judge: shown.judge.clone(),
+        template: shown.template.clone(),
+        order: shown.order,
+        vote: shown.vote,
+        verdict,
+    }
+}
+
+/// The askers' longest conversation, in requests.
+pub fn steps(askers: &[Asker]) -> u32 {
+    u32::try_from(askers.iter().map(requests_of).max().unwrap_or(0)).unwrap_or(u32::MAX)
+}

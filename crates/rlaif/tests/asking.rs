@@ -1,0 +1,303 @@
+//! Judges that are asked through templates: steps, votes, ratings, own files, refusals at the start, and what `plan` says beforehand.
+//! The endpoint is a server on this machine that prefers the response which comes first in the alphabet.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod common;
+
+use common::Lab;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Runtime;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
+
+/// What the alphabet sees of a text: judges are never shown control characters.
+fn key(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).collect()
+}
+
+/// The texts between `<response_…>` tags in all turns of the user, in their order, with the first part of the tag.
+fn responses(body: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for message in body["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "user") {
+        let mut rest = message["content"].as_str().unwrap();
+        while let Some(start) = rest.find("<response_") {
+            rest = &rest[start + 1..];
+            let tag = &rest[..rest.find('>').unwrap()];
+            let close = format!("</{tag}>");
+            let Some(end) = rest.find(&close) else { continue };
+            let label = tag.trim_start_matches("response_").rsplit_once('_').map_or("", |(label, _)| label);
+            found.push((label.to_owned(), rest[tag.len() + 1..end].trim().to_owned()));
+            rest = &rest[end + close.len()..];
+        }
+    }
+    found
+}
+
+/// Answers tokens with log-probabilities, criteria with ratings, and everything else with an explanation and the house verdict.
+struct Judge {
+    bodies: Arc<Mutex<Vec<Value>>>,
+    /// Says nothing where it is asked for words first.
+    silent: bool,
+}
+
+impl Respond for Judge {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let shown = responses(&body);
+        let token = body.get("logprobs").is_some();
+        let last = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
+        let logprob =
+            |token: &str, p: f64| json!({"token": token, "logprob": p.ln(), "bytes": token.as_bytes()});
+        let (content, logprobs) = match shown.as_slice() {
+            _ if self.silent && last.contains("Give no verdict yet") => (String::new(), Value::Null),
+            [(_, text)] => {
+                // The earlier in the alphabet, the better: 9, or 3.
+                let rating = if key(text).as_str() < "N" { "9" } else { "3" };
+                let other = if rating == "9" { "7" } else { "1" };
+                let top = json!([logprob(rating, 0.75), logprob(other, 0.25)]);
+                let content = json!([{"token": rating, "logprob": 0.75_f64.ln(), "bytes": rating.as_bytes(), "top_logprobs": top}]);
+                (rating.to_owned(), json!({"content": content}))
+            }
+            [(first, a), (second, b)] => {
+                let better = if key(a) <= key(b) { first } else { second };
+                let worse = if better == first { second } else { first };
+                if token {
+                    let top = json!([logprob(better, 0.8), logprob(worse, 0.2)]);
+                    let content = json!([{"token": better, "logprob": 0.8_f64.ln(), "bytes": better.as_bytes(), "top_logprobs": top}]);
+                    (better.clone(), json!({"content": content}))
+                } else if last.contains("Give no verdict yet") {
+                    (format!("Response {better} comes first."), Value::Null)
+                } else {
+                    (format!("Response {better} comes first.\n\nBetter response: {better}"), Value::Null)
+                }
+            }
+            _ => ("What is asked for?".to_owned(), Value::Null),
+        };
+        self.bodies.lock().unwrap().push(body);
+        let reply = json!({
+            "id": "x", "object": "chat.completion", "model": "fake-1",
+            "choices": [{"index": 0, "finish_reason": "stop", "logprobs": logprobs,
+                "message": {"role": "assistant", "content": content}}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
+        });
+        ResponseTemplate::new(200).set_body_json(reply)
+    }
+}
+
+struct Endpoint {
+    _runtime: Runtime,
+    server: MockServer,
+    bodies: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Endpoint {
+    fn new(silent: bool) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let server = runtime.block_on(MockServer::start());
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let judge = Judge { bodies: bodies.clone(), silent };
+        let mock = Mock::given(method("POST")).and(path("/v1/chat/completions")).respond_with(judge);
+        runtime.block_on(mock.mount(&server));
+        Self { _runtime: runtime, server, bodies }
+    }
+
+    fn calls(&self) -> usize {
+        self.bodies.lock().unwrap().len()
+    }
+
+    /// A lab whose judge is this endpoint, with these lines in its section and these in `[label]`.
+    fn lab(&self, judge: &str, label: &str) -> Lab {
+        let lab = Lab::new();
+        let text = lab.read("rlaif.toml");
+        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
+        let (_, after) = rest.split_once("[reward]").unwrap();
+        let before = before.replace("probe = \"probe.jsonl\"\n", label);
+        let section = format!(
+            "[[label.judges]]\nname = \"fake\"\nkind = \"openai\"\nmodel = \"fake-1\"\nbase_url = \"{}/v1\"\n\
+             usd_per_million_input = 1.0\nusd_per_million_output = 5.0\n{judge}\n",
+            self.server.uri()
+        );
+        lab.write("rlaif.toml", &format!("{before}{section}\n[reward]{after}"));
+        lab
+    }
+}
+
+const LABEL: [&str; 4] = ["run", "rlaif.toml", "--until", "label"];
+
+/// The exported preferences.
+fn preferences(lab: &Lab) -> Vec<Value> {
+    lab.done(&["export", "rlaif.toml"]).0.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn assert_alphabetical(rows: &[Value], p: f64) {
+    for row in rows {
+        let (chosen, rejected) = (row["chosen"].as_str().unwrap(), row["rejected"].as_str().unwrap());
+        assert!(key(chosen) <= key(rejected), "the better one is chosen: {row}");
+        assert!((row["p"].as_f64().unwrap() - p).abs() < 1e-9, "{row}");
+    }
+}
+
+#[test]
+fn two_steps_explain_first_and_give_p_from_the_verdicts_token() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("templates = [\"two_step\"]", "");
+    let (_, stderr) = lab.done(&LABEL);
+    assert!(stderr.contains("label: 36 preferences of 36 pairs"), "{stderr}");
+    assert_eq!(endpoint.calls(), 2 * 72, "two steps, both orders of 36 pairs");
+    let rows = preferences(&lab);
+    assert_alphabetical(&rows, 0.8);
+    assert!(rows.iter().all(|row| row["explanation"].as_str().unwrap().contains("comes first")));
+    let bodies = endpoint.bodies.lock().unwrap();
+    let second = bodies.iter().find(|body| body.get("logprobs").is_some()).unwrap();
+    let roles: Vec<&str> =
+        second["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user"]);
+    assert_eq!(second["max_tokens"], 8);
+    drop(bodies);
+    // Nothing is asked again.
+    lab.done(&["run", "rlaif.toml", "--until", "label", "--set", "label.tie_margin=0.05"]);
+    assert_eq!(endpoint.calls(), 2 * 72);
+}
+
+#[test]
+fn an_early_step_without_an_answer_ends_the_question_and_nothing_more_is_paid() {
+    let endpoint = Endpoint::new(true);
+    let lab = endpoint.lab("templates = [\"two_step\"]", "");
+    let output = lab.rlaif(&LABEL).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("36 no verdict"), "{stderr}");
+    assert_eq!(endpoint.calls(), 72, "no second step");
+}
+
+#[test]
+fn votes_and_templates_are_asked_each_by_itself() {
+    let endpoint = Endpoint::new(false);
+    let judge =
+        "templates = [\"explain\", \"metrics\"]\nvotes = 2\nsampling_temperature = 0.7\nverdict_codes = true";
+    let lab = endpoint.lab(judge, "");
+    lab.done(&LABEL);
+    // explain: 72 presentations, twice. metrics: its first step shows only the prompt, and is asked once a prompt and vote.
+    assert_eq!(endpoint.calls(), 2 * 72 + 2 * 12 + 2 * 72);
+    assert_alphabetical(&preferences(&lab), 1.0);
+    let bodies = endpoint.bodies.lock().unwrap();
+    let seeds: std::collections::BTreeSet<u64> =
+        bodies.iter().map(|body| body["seed"].as_u64().unwrap()).collect();
+    assert!(seeds.len() >= 2 * 36, "{} seeds", seeds.len());
+    for body in bodies.iter() {
+        for (label, _) in responses(body) {
+            assert!(
+                label.len() >= 2 && label.bytes().all(|byte| byte.is_ascii_uppercase()),
+                "a code, not {label:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn ratings_are_bought_once_a_response_and_pairs_compare_by_them() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("protocol = \"rating\"\ntemperature = 0.5", "");
+    lab.done(&LABEL);
+    assert!(endpoint.calls() <= 48, "12 prompts with 4 responses each: {}", endpoint.calls());
+    // 9 and 7 with 0.75 and 0.25 is 8.5; 3 and 1 is 2.5: six points of nine are 4/3 on [−1, 1].
+    let p = 1.0 / (1.0 + (-(6.0 / 4.5) / 0.5_f64).exp());
+    let rows = preferences(&lab);
+    assert_alphabetical(&rows, p);
+}
+
+#[test]
+fn a_template_of_ones_own_is_used_and_changes_are_seen() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("templates = [\"mine.j2\"]", "");
+    let mine = "---\nname = \"mine\"\ndescription = \"Mine\"\nprotocol = \"pairwise\"\nfields = [\"prompt\", \"first\", \"second\"]\n\n[[steps]]\nanswer = \"text\"\nstyle = \"better-response\"\n---\n--- step 1\n{{ prompt }}\n{{ first }}\n{{ second }}\nWhich? End with `Better response: ` and its number.\n";
+    lab.write("mine.j2", mine);
+    lab.done(&LABEL);
+    assert_eq!(endpoint.calls(), 72);
+    let (_, stderr) = lab.done(&LABEL);
+    assert!(stderr.contains("label: done before"), "{stderr}");
+    lab.write("mine.j2", &mine.replace("Which?", "Which one?"));
+    lab.done(&LABEL);
+    assert_eq!(endpoint.calls(), 144, "another question is asked anew");
+
+    lab.write("mine.j2", &mine.replace("{{ second }}", "{{ secnd }}"));
+    let (_, stderr) = lab.ends_with(1, &LABEL);
+    assert!(stderr.contains("mine.j2`, line 14: nothing is called `secnd`"), "{stderr}");
+}
+
+#[test]
+fn what_a_template_needs_is_missed_before_anything_is_computed() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("templates = [\"reference\"]", "");
+    let (_, stderr) = lab.ends_with(1, &LABEL);
+    assert!(stderr.contains("12 of 12 prompts have no `reference` (`train-01`"), "{stderr}");
+    assert!(!stderr.contains("generate:"), "{stderr}");
+    let prompts: Vec<String> = (1..=12)
+        .map(|i| format!("{{\"id\": \"train-{i:02}\", \"prompt\": \"Say {i}\", \"reference\": \"{i}\"}}\n"))
+        .collect();
+    lab.write("prompts.jsonl", &prompts.concat());
+    lab.done(&LABEL);
+    assert_eq!(endpoint.calls(), 72);
+    assert!(endpoint.bodies.lock().unwrap()[0].to_string().contains("<reference_"));
+
+    lab.edit("[\"reference\"]", "[\"refrence\"]");
+    let (_, stderr) = lab.ends_with(1, &LABEL);
+    assert!(stderr.contains("there is no template `refrence`") && stderr.contains("`two_step`"), "{stderr}");
+}
+
+#[test]
+fn the_plan_tells_what_judging_will_take() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("templates = [\"two_step\", \"metrics\"]", "");
+    let plan = |lab: &Lab| -> Vec<Value> {
+        let (stdout, _) = lab.done(&["plan", "rlaif.toml", "--json"]);
+        let stages: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+        let label = stages.iter().find(|stage| stage["stage"] == "label").unwrap();
+        label["judges"].as_array().unwrap().clone()
+    };
+    let before = plan(&lab);
+    let calls: u64 = before.iter().map(|judge| judge["calls"].as_u64().unwrap()).sum();
+    assert_eq!(calls, 2 * 72 + 12 + 72);
+    assert_eq!(endpoint.calls(), 0, "it sends nothing");
+    lab.done(&LABEL);
+    assert_eq!(endpoint.calls() as u64, calls);
+
+    // What was sent, in tokens of four bytes, against what was planned; what 12 tokens of the tiny model come to is not known before.
+    let sent: usize = endpoint
+        .bodies
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|body| body["messages"].as_array().unwrap().clone())
+        .map(|message| message["content"].as_str().unwrap().len() / 4 + 4)
+        .sum();
+    let planned: u64 = before.iter().map(|judge| judge["prompt_tokens"].as_u64().unwrap()).sum();
+    let ratio = planned as f64 / sent as f64;
+    assert!((0.8..1.5).contains(&ratio), "planned {planned}, sent {sent}");
+    for judge in &before {
+        let (usual, most) =
+            (judge["micro_usd"].as_i64().unwrap(), judge["micro_usd_at_most"].as_i64().unwrap());
+        assert!(0 < usual && usual < most, "{judge}");
+        assert!(judge["minutes"].as_f64().unwrap() > 0.0, "{judge}");
+    }
+    let bill: i64 = 100 * calls as i64 + 5 * calls as i64; // 100 tokens in and one out, at 1 and 5 micro-dollars
+    let most: i64 = before.iter().map(|judge| judge["micro_usd_at_most"].as_i64().unwrap()).sum();
+    assert!(bill < most, "{bill} of at most {most}");
+}
+
+#[test]
+fn local_judges_explain_verdict_and_rate_without_a_network() {
+    let lab = Lab::new();
+    let text = lab.read("rlaif.toml");
+    let (before, rest) = text.split_once("[[label.judges]]").unwrap();
+    let (_, after) = rest.split_once("[reward]").unwrap();
+    let before = before.replace("probe = \"probe.jsonl\"\n", "");
+    let judges = "[[label.judges]]\nname = \"two\"\nprotocol = \"pairwise\"\nmax_tokens = 4\ntemplates = [\"two_step\", \"verdict_only\"]\n\n\
+                  [[label.judges]]\nname = \"rates\"\nprotocol = \"rating\"\n\n";
+    lab.write("rlaif.toml", &format!("{before}{judges}[reward]{after}"));
+    let output = lab.rlaif(&LABEL).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // The tiny model's context may be too short for a page of instructions: then every verdict says so. It never panics.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
+    assert!(stderr.contains("preferences of 36 pairs"), "{stderr}");
+}
