@@ -1,0 +1,65 @@
+//! What the tests share.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use rlaif_judge::template::{PairwiseView, Templates};
+use rlaif_mock_judge::{MockJudge, Options};
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+pub async fn start(options: Options) -> MockJudge {
+    MockJudge::start(options).await.unwrap()
+}
+
+/// The body that our own client sends for a pair; `number` makes requests differ.
+pub fn pair_body(number: usize, first: &str, second: &str, max_tokens: usize) -> Value {
+    static TEMPLATES: LazyLock<Templates> =
+        LazyLock::new(|| Templates::new(&["accuracy".into()], &[]).unwrap());
+    let prompt = format!("Question {number}?");
+    let view = PairwiseView { prompt: &prompt, first, second, nonce: number as u64 };
+    let messages = TEMPLATES.explain(&view).unwrap();
+    json!({"model": "judge-1", "messages": messages, "max_tokens": max_tokens, "temperature": 0.0})
+}
+
+/// A pair whose better response stands first in every second request.
+pub fn planted(number: usize) -> (Value, bool) {
+    let first_is_better = number.is_multiple_of(2);
+    let (first, second) =
+        if first_is_better { ("x [q=0.9]", "y [q=0.1]") } else { ("y [q=0.1]", "x [q=0.9]") };
+    (pair_body(number, first, second, 200), first_is_better)
+}
+
+pub fn anthropic(openai: &Value) -> Value {
+    let messages = openai["messages"].as_array().unwrap();
+    json!({"model": openai["model"], "max_tokens": openai["max_tokens"],
+        "system": messages[0]["content"], "messages": messages[1..]})
+}
+
+pub async fn post(url: &str, body: &Value) -> reqwest::Response {
+    try_post(url, body).await.unwrap()
+}
+
+/// One client for all tests, as making one takes a while; it keeps no connection, since each test has a runtime of its own.
+pub fn client() -> &'static reqwest::Client {
+    static CLIENT: LazyLock<reqwest::Client> =
+        LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
+    &CLIENT
+}
+
+pub async fn try_post(url: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+    client().post(url).header("anthropic-version", "2023-06-01").json(body).send().await
+}
+
+pub fn chat(judge: &MockJudge) -> String {
+    format!("{}/chat/completions", judge.base_url())
+}
+
+pub fn content(reply: &Value) -> &str {
+    reply["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+/// Asserts that a share of `n` is what was planted, within five standard deviations.
+pub fn assert_share(hits: usize, n: usize, want: f64) {
+    let bound = 5.0 * (want * (1.0 - want) * n as f64).sqrt();
+    assert!((hits as f64 - want * n as f64).abs() <= bound, "{hits} of {n}, expected a share of {want}");
+}
