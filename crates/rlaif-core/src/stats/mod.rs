@@ -7,6 +7,8 @@
 //! | [`winrate`] | how often does one policy beat another? |
 //! | [`agreement`] | do two judges say the same? Accuracy, Cohen's kappa |
 //! | [`position`] | does a judge choose the place instead of the response? |
+//! | [`dawid_skene`] | which judges are right, and what is true, when hardly anybody knows? Error rates by place |
+//! | [`judge_model`] | how strongly does each judge follow quality, and the place? Bradley-Terry with judge terms |
 //! | [`calibration`] | does p mean what it says? ECE, Brier score, negative log-likelihood |
 //! | [`auc`] | does a higher score mean a better response? |
 //! | [`histogram`] | how are these values spread? |
@@ -16,10 +18,15 @@
 pub mod agreement;
 pub mod auc;
 pub mod calibration;
+pub mod dawid_skene;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_panel;
 pub mod histogram;
 pub mod interval;
+pub mod judge_model;
+mod linear;
 pub mod paired;
 pub mod position;
 mod special;
