@@ -7,6 +7,7 @@
 //! | [`stats`] | intervals, agreement, calibration, position bias |
 //! | [`money`] | micro-dollars and prices |
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
+//! | [`pair_choice`] | which pairs are worth a judge's time |
 //! | [`similarity`] | when two responses are too near to make a pair |
 //! | [`metrics`] | TRL's metric names, one row of `metrics/*.jsonl` |
 //!
@@ -15,6 +16,7 @@
 pub mod config;
 pub mod metrics;
 pub mod money;
+pub mod pair_choice;
 pub mod records;
 pub mod seed;
 pub mod similarity;

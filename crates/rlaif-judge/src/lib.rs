@@ -21,6 +21,7 @@
 pub mod answer;
 pub mod budget;
 pub mod chat;
+pub mod confidence;
 pub mod defence;
 pub mod engine;
 pub mod local;
