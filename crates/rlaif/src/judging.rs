@@ -199,7 +199,7 @@ pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
             (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
             (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge)?,
             (JudgeKind::Local, Protocol::Rating) => local::rating(context, work, judge)?,
-            (JudgeKind::Openai, _) => openai::judge(context, work, judge)?,
+            _ => openai::judge(context, work, judge)?,
         }
     }
     Ok(())

@@ -218,7 +218,7 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
         for warning in templates::check(context, judges, prompts, with_probe)? {
             say(&format!("warning: {warning}"));
         }
-        for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
+        for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
             crate::judging::openai::client(judge)?;
         }
     }
@@ -368,6 +368,7 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
         "max_retries",
         "timeout_seconds",
         "api_key_env",
+        "prompt_cache",
         "usd_per_million_input",
         "usd_per_million_output",
         "usd_per_million_cached_input",

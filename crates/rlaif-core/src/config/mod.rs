@@ -15,6 +15,7 @@ mod run;
 mod toml_out;
 mod validate;
 
+pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
@@ -29,6 +30,7 @@ pub use run::{PromptsConfig, RunConfig, Stage};
 pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The whole of `rlaif.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub evaluate: EvaluateConfig,
     /// Trying of judges.
     pub audit: AuditConfig,
+    /// What judges charge, by the endpoint's name of the model; comes before the table that ships with this program.
+    pub prices: BTreeMap<String, PriceConfig>,
 }
 
 impl Config {

@@ -300,7 +300,13 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
         [plan("p1/0-1", Order::Ab, "k1"), plan("p1/0-1", Order::Ba, "k2"), plan("p2/0-1", Order::Ab, "k3")];
     store.plan_requests(&plans).await.unwrap();
     let verdict = Verdict::choice(Choice::Second);
-    let usage = Usage { prompt_tokens: 100, cached_tokens: 10, completion_tokens: 20, reasoning_tokens: 5 };
+    let usage = Usage {
+        prompt_tokens: 100,
+        cached_tokens: 10,
+        completion_tokens: 20,
+        reasoning_tokens: 5,
+        ..Usage::default()
+    };
     for (key, usage, cost) in [("k1", Some(usage), Some(MicroUsd(150))), ("k2", None, None)] {
         store.mark_sent(key).await.unwrap();
         store.put_reply(key, 200, key.as_bytes()).await.unwrap();
