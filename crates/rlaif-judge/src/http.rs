@@ -12,6 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// Largest reply that is read. Verdicts are a few kilobytes.
 pub const MAX_BODY: usize = 1 << 20;
 
+/// Longest line of a batch's results.
+const MAX_LINE: usize = 4 << 20;
+
 /// Most time for a connection to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -170,6 +173,17 @@ impl Endpoint {
         Url::parse(&url).map_err(|_| SetupError::BadUrl { url })
     }
 
+    /// The same, of a path of ours, which fits every base.
+    pub(crate) fn path(&self, path: &str) -> Url {
+        self.base.join(path).unwrap_or_else(|_| self.base.clone())
+    }
+
+    /// A URL that the endpoint itself has named, if it is on the same host: the key goes nowhere else.
+    pub(crate) fn same_host(&self, url: &str) -> Option<Url> {
+        let url = self.base.join(url).ok()?;
+        (url.origin() == self.base.origin()).then_some(url)
+    }
+
     /// Who pays, without saying what the key is: a hash of endpoint and key.
     pub(crate) fn account(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("rlaif 2026 account identity");
@@ -184,6 +198,45 @@ impl Endpoint {
     pub(crate) async fn post(&self, url: &Url, body: String) -> Result<RawReply, CallError> {
         let request = self.client.request(Method::POST, url.clone());
         self.call(url, request.header(CONTENT_TYPE, "application/json").body(body)).await
+    }
+
+    /// Posts a body of another kind once, such as a file.
+    pub(crate) async fn upload(
+        &self,
+        url: &Url,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<RawReply, CallError> {
+        let request = self.client.request(Method::POST, url.clone());
+        self.call(url, request.header(CONTENT_TYPE, content_type).body(body)).await
+    }
+
+    /// Gets a small reply.
+    pub(crate) async fn get(&self, url: &Url) -> Result<RawReply, CallError> {
+        self.call(url, self.client.request(Method::GET, url.clone())).await
+    }
+
+    /// Gets a long reply line by line. There is no limit on the whole, since results may take long; every wait has the timeout.
+    pub(crate) async fn lines(&self, url: &Url) -> Result<Lines, CallError> {
+        let started = Instant::now();
+        let request = self.client.request(Method::GET, url.clone());
+        let mut response = match tokio::time::timeout(self.timeout, request.send()).await {
+            Ok(sent) => sent.map_err(|error| self.transport_error(url, &error, started))?,
+            Err(_) => return Err(self.timed_out(url, started)),
+        };
+        if !response.status().is_success() {
+            let (status, headers) = (response.status(), response.headers().clone());
+            let bytes = self.body(url, &mut response, started).await?;
+            return Err(self.status_error(url, status, &headers, &bytes));
+        }
+        Ok(Lines {
+            endpoint: self.clone(),
+            url: url.clone(),
+            response,
+            rest: Vec::new(),
+            at: 0,
+            ended: false,
+        })
     }
 
     async fn call(&self, url: &Url, request: RequestBuilder) -> Result<RawReply, CallError> {
@@ -294,6 +347,52 @@ impl Endpoint {
         match line.char_indices().nth(300) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
+        }
+    }
+}
+
+/// A long reply, line by line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    endpoint: Endpoint,
+    url: Url,
+    response: Response,
+    rest: Vec<u8>,
+    /// Up to here `rest` was handed out.
+    at: usize,
+    ended: bool,
+}
+
+impl Lines {
+    /// The next line that is not blank. A last line without an end is handed out too: whether it is whole, its JSON shows.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, CallError> {
+        let started = Instant::now();
+        loop {
+            let rest = &self.rest[self.at..];
+            let end = rest.iter().position(|&byte| byte == b'\n').or(self.ended.then_some(rest.len()));
+            if let Some(end) = end {
+                let line = rest[..end].trim_ascii().to_vec();
+                self.at = (self.at + end + 1).min(self.rest.len());
+                if !line.is_empty() {
+                    return Ok(Some(line));
+                }
+                if self.ended && self.at == self.rest.len() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if rest.len() > MAX_LINE {
+                let message = format!("`{}` sent a line of more than {MAX_LINE} bytes", self.url);
+                return Err(CallError::new(CallErrorKind::TooLarge, CallFate::Rejected, message));
+            }
+            self.rest.drain(..self.at);
+            self.at = 0;
+            match tokio::time::timeout(self.endpoint.timeout, self.response.chunk()).await {
+                Err(_) => return Err(self.endpoint.timed_out(&self.url, started)),
+                Ok(Err(error)) => return Err(self.endpoint.transport_error(&self.url, &error, started)),
+                Ok(Ok(Some(chunk))) => self.rest.extend_from_slice(&chunk),
+                Ok(Ok(None)) => self.ended = true,
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`anthropic`] | the dialect of Anthropic's messages |
 //! | [`http`] | what their clients share: keys, limits, and what a failure means |
 //! | [`capability`] | what an endpoint holds answers to, asked once |
+//! | [`batch`] | the same requests at half the price, within a day |
 //! | [`retry`] | which failures are worth another attempt, and when |
 //! | [`budget`] | money set aside before a call is sent, so that the limit holds at any concurrency |
 //! | [`engine`] | many calls at once; the journal has each reply before anyone reads it |
@@ -26,6 +27,7 @@
 
 pub mod answer;
 pub mod anthropic;
+pub mod batch;
 pub mod budget;
 pub mod capability;
 pub mod chat;

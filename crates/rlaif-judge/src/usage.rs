@@ -10,9 +10,21 @@ use serde_json::Value;
 /// * Anthropic: `input_tokens` includes neither; they are added here, so that the prompt means the same everywhere.
 pub fn parse_usage(reply: &Value) -> Option<Usage> {
     let usage = reply.get("usage")?;
-    let tier = tier(usage.get("service_tier").or_else(|| reply.get("service_tier")));
+    let word = reply.get(TIER).or_else(|| usage.get("service_tier")).or_else(|| reply.get("service_tier"));
+    let tier = tier(word);
     let read = if is_anthropic(usage) { anthropic(usage) } else { openai(usage) };
     read.map(|usage| Usage { tier, ..usage })
+}
+
+/// A field of ours in the replies of batches: providers do not all say in the reply that it was one.
+const TIER: &str = "rlaif_service_tier";
+
+/// The body of a reply out of a batch, marked as one, so that it is priced as one whenever it is read.
+pub(crate) fn mark_batch(mut reply: Value) -> Vec<u8> {
+    if let Some(object) = reply.as_object_mut() {
+        object.insert(TIER.into(), "batch".into());
+    }
+    reply.to_string().into_bytes()
 }
 
 /// Anthropic has `input_tokens` beside counts of its cache; OpenAI's other API has `input_tokens` with details.

@@ -57,6 +57,16 @@ impl JudgeKind {
     }
 }
 
+/// What becomes of a pair with a response above `label.max_response_chars`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// No judge is asked; the pair is `set_aside`.
+    SetAside,
+    /// Pairwise judges see both responses up to that length, with a line that says so where one was cut.
+    CutBoth,
+}
+
 /// An example shown to a pairwise judge before the pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
