@@ -241,6 +241,16 @@ fn impossible_values_are_told_at_once_with_their_lines() {
 }
 
 #[test]
+fn system_prompts_of_generation_are_checked() {
+    let text = "[generate]\nn = 2\nsystems = ['Be kind.', ' ', 'Be curt.']\n[label]\npairs_per_prompt = 1";
+    assert_snapshot!(error(text), @"
+    2 problems in the config
+      `generate.systems[1]` must not be empty (line 3)
+      `generate.systems` must be at most `generate.n` = 2: each response is sampled under one of them, got 3 (line 3)
+    ");
+}
+
+#[test]
 fn judges_are_checked_against_their_kind() {
     let text = "[[label.judges]]\nname = 'a'\nprotocol = 'contrastive'\n[[label.judges]]\nname = 'a'\nkind = 'openai'\nprotocol = 'contrastive'\nprinciple = 'p'\nmodel = 'm'\nbase_url = 'http://judge.example/v1'\napi_key_env = 'sk-12345'\n[[label.judges]]\nname = 'c'\nprotocol = 'pairwise'\nmax_tokens = 9\ntemperature = 0.5";
     let message = error(text);

@@ -22,6 +22,7 @@ pub(super) fn full_example() -> Config {
         levels: vec![String::new()],
     }];
     config.label.principles = vec![String::new()];
+    config.generate.systems = vec![String::new()];
     config.label.few_shot = vec![few_shot(Some(String::new()))];
     config.label.few_shot_n = Some(1);
     config.label.templates_dir = Some("templates".into());

@@ -98,6 +98,20 @@ impl Config {
         check.share("generate.min_distance", generate.min_distance, Ends::Both);
         check.at_least("generate.max_new_tokens", generate.max_new_tokens, 1);
         check.at_least("generate.batch_size", generate.batch_size, 1);
+        for (index, system) in generate.systems.iter().enumerate() {
+            if system.trim().is_empty() {
+                check.add(&format!("generate.systems[{index}]"), "must not be empty".into());
+            }
+        }
+        if generate.systems.len() > generate.n && generate.n > 0 {
+            let (n, got) = (generate.n, generate.systems.len());
+            check.add(
+                "generate.systems",
+                format!(
+                    "must be at most `generate.n` = {n}: each response is sampled under one of them, got {got}"
+                ),
+            );
+        }
         if !self.runs(Stage::Label) {
             return;
         }
