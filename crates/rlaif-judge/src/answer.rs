@@ -75,8 +75,8 @@ pub fn read_answer(body: &[u8], max_tokens: usize) -> Answer {
     let text = match text_of(&completion, max_tokens) {
         Ok(text) if !text.trim().is_empty() => Ok(text.to_owned()),
         Ok(_) => Err(NoText { reason: NoVerdict::Empty, said: None }),
-        Err((verdict, _)) => match verdict.choice {
-            Err(reason) => Err(NoText { reason, said: verdict.explanation }),
+        Err(none) => match none.0.choice {
+            Err(reason) => Err(NoText { reason, said: none.0.explanation }),
             Ok(_) => Err(NoText { reason: NoVerdict::Unparsable, said: None }),
         },
     };

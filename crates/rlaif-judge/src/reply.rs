@@ -45,7 +45,7 @@ pub fn read_reply(body: &[u8], style: Style, max_tokens: usize) -> Reading {
 pub fn read_completion(completion: &Completion, style: Style, max_tokens: usize) -> Reading {
     let (verdict, reason) = match text_of(completion, max_tokens) {
         Ok(text) => verdict_of(text, style),
-        Err((verdict, reason)) => (verdict, reason),
+        Err(none) => *none,
     };
     Reading {
         verdict,
@@ -71,15 +71,15 @@ pub fn no_reply(bad: &BadBody) -> NoVerdict {
 ///
 /// # Errors
 /// As said.
-pub fn text_of(completion: &Completion, max_tokens: usize) -> Result<&str, (Verdict, String)> {
-    let none = |reason: NoVerdict, words: &str| Err((Verdict::none(reason), words.to_owned()));
+pub fn text_of(completion: &Completion, max_tokens: usize) -> Result<&str, Box<(Verdict, String)>> {
+    let none = |reason: NoVerdict, words: &str| Err(Box::new((Verdict::none(reason), words.to_owned())));
     if let Some(refusal) = &completion.refusal {
         let verdict = Verdict { explanation: refusal.text.clone(), ..Verdict::none(NoVerdict::Refused) };
         let words = match &refusal.category {
             Some(category) => format!("the judge refused ({category})"),
             None => "the judge refused".into(),
         };
-        return Err((verdict, words));
+        return Err(Box::new((verdict, words)));
     }
     if completion.finish == Finish::Filter {
         return none(NoVerdict::Filtered, "the provider's content filter withheld the reply");
@@ -94,7 +94,7 @@ pub fn text_of(completion: &Completion, max_tokens: usize) -> Result<&str, (Verd
         return match completion.blank_tail() {
             Some(blank) => {
                 let words = format!(
-                    "the reply was cut off at its token limit after {blank} blank characters: the server's grammar allows them without end, use `structured_output` = \"choice\" or \"off\""
+                    "the reply was cut off at its token limit after {blank} blank characters: the server's grammar allows them without end"
                 );
                 none(NoVerdict::Truncated, &words)
             }
