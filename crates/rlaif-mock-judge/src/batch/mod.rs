@@ -245,7 +245,9 @@ fn one(
 /// Batches cost half of the list price.
 pub(crate) fn batch_cost(price: &Price, usage: &Usage) -> MicroUsd {
     // A price in dollars has one for batches.
-    price.cost(&Usage { tier: ServiceTier::Batch, ..*usage }).unwrap_or_default()
+    price
+        .cost(&Usage { tier: ServiceTier::Batch, ..*usage })
+        .expect("a price made from dollars has one of batches")
 }
 
 /// A page of a list: the items after the cursor, newest first, and whether there are more.
