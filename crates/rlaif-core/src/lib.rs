@@ -5,20 +5,20 @@
 //! | [`records`] | prompt, response, pair, presentation, verdict, preference: what stages read and write |
 //! | [`config`] | one struct a section of `rlaif.toml`, with documentation, defaults and `validate()` |
 //! | [`stats`] | intervals, agreement, calibration, position bias |
-//! | [`money`] | micro-dollars, and what a call costs |
-//! | [`prices`] | what judges charge: the config first, then a small table that ships |
+//! | [`money`] | micro-dollars and prices |
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
 //! | [`pair_choice`] | which pairs are worth a judge's time |
+//! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
 //! | [`metrics`] | TRL's metric names, one row of `metrics/*.jsonl` |
 //!
 //! This crate knows no files, no network, no async runtime and no tensors.
 
 pub mod config;
+pub mod failpoint;
 pub mod metrics;
 pub mod money;
 pub mod pair_choice;
-pub mod prices;
 pub mod records;
 pub mod seed;
 pub mod similarity;

@@ -266,7 +266,6 @@ impl Case<'_> {
             cached_tokens: (ask.prompt_tokens as f64 * options.cached_share) as u64,
             completion_tokens: tokens + reasoning,
             reasoning_tokens: reasoning,
-            ..Usage::default()
         };
         let other_model = format!("{}-mini", ask.model);
         let completion = Completion {

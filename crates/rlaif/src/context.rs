@@ -95,7 +95,7 @@ impl Context {
             .enable_all()
             .build()
             .context("starting the async runtime")?;
-        let store = runtime.block_on(Store::open(&folder.database()))?;
+        let store = runtime.block_on(Store::open_with(&folder.database(), config.run.durability))?;
         let prompts = prompts::read(&config, &base, &folder, &policy_files)?;
 
         interrupt::install()?;

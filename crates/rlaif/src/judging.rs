@@ -5,9 +5,11 @@
 //! bought again. See `rlaif_store::store` for the ledger and `rlaif_judge` for what a verdict is.
 
 pub(crate) mod asking;
+mod ledger;
 mod local;
 pub(crate) mod openai;
 mod ratings;
+mod sending;
 pub(crate) mod templates;
 
 use crate::context::Context;
@@ -199,7 +201,7 @@ pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
             (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
             (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge)?,
             (JudgeKind::Local, Protocol::Rating) => local::rating(context, work, judge)?,
-            _ => openai::judge(context, work, judge)?,
+            (JudgeKind::Openai, _) => openai::judge(context, work, judge)?,
         }
     }
     Ok(())

@@ -218,7 +218,7 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
         for warning in templates::check(context, judges, prompts, with_probe)? {
             say(&format!("warning: {warning}"));
         }
-        for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
+        for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
             crate::judging::openai::client(judge)?;
         }
     }
@@ -366,9 +366,12 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
     let speed_and_money = [
         "max_concurrency",
         "max_retries",
+        "max_resends",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "strict_model",
         "timeout_seconds",
         "api_key_env",
-        "prompt_cache",
         "usd_per_million_input",
         "usd_per_million_output",
         "usd_per_million_cached_input",

@@ -3,16 +3,11 @@
 use super::*;
 use crate::records::Choice;
 
-/// In a table of the example: its keys are the user's to choose, and each value is like this one's.
-pub(super) const ANY_KEY: &str = "*";
-
-/// As the value of [`ANY_KEY`]: the values may be anything.
-pub(super) const ANY_VALUE: &str = "*";
-
 /// Every key has a value and every list one element.
 pub(super) fn full_example() -> Config {
     let mut config = Config::default();
     let lora = Some(LoraConfig::default());
+    config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), evaluate: Some(0.5) };
     config.prompts.eval = Some("eval.jsonl".into());
     config.prompts.limit = Some(1);
     config.prompts.system = Some(String::new());
@@ -22,7 +17,6 @@ pub(super) fn full_example() -> Config {
         levels: vec![String::new()],
     }];
     config.label.principles = vec![String::new()];
-    config.generate.systems = vec![String::new()];
     config.label.few_shot = vec![few_shot(Some(String::new()))];
     config.label.few_shot_n = Some(1);
     config.label.templates_dir = Some("templates".into());
@@ -32,9 +26,8 @@ pub(super) fn full_example() -> Config {
         opposite: Some(String::new()),
         base_url: Some(String::new()),
         api_key_env: Some(String::new()),
-        api_version: Some(String::new()),
-        reasoning_effort: Some(String::new()),
-        extra: std::iter::once((ANY_KEY.to_owned(), ANY_VALUE.into())).collect(),
+        requests_per_minute: Some(1),
+        tokens_per_minute: Some(1),
         sampling_temperature: Some(0.5),
         usd_per_million_input: Some(0.5),
         usd_per_million_output: Some(0.5),
@@ -50,17 +43,6 @@ pub(super) fn full_example() -> Config {
     config.ppo.lora = lora.clone();
     config.dpo.lora = lora;
     config.evaluate.max_new_tokens = Some(1);
-    let price = PriceConfig {
-        input: 0.5,
-        output: 0.5,
-        cached_input: Some(0.5),
-        cache_write: Some(0.5),
-        cache_write_1h: Some(0.5),
-        batch_percent: Some(1),
-        flex_percent: Some(1),
-        priority_percent: Some(1),
-    };
-    config.prices.insert(ANY_KEY.into(), price);
     config.evaluate.judges = Some(config.label.judges.clone());
     config
 }

@@ -1,18 +1,11 @@
 //! `[label]` and `[[label.judges]]`.
 
 use super::Criterion;
+use crate::money::Price;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// Where an `openai` judge is asked unless its config says otherwise.
-const OPENAI_URL: &str = "https://api.openai.com/v1";
-
-/// Where an `anthropic` judge is asked unless its config says otherwise.
-const ANTHROPIC_URL: &str = "https://api.anthropic.com/v1";
-
-/// Hosts that are Azure's own end like this.
-const AZURE_HOSTS: [&str; 3] =
-    [".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"];
+const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 
 /// How a judge is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,29 +25,8 @@ pub enum Protocol {
 pub enum JudgeKind {
     /// A model that this program loads itself; no network.
     Local,
-    /// Any OpenAI-compatible chat completions endpoint: OpenAI, vLLM, SGLang, llama.cpp, Ollama, OpenRouter.
+    /// Any OpenAI-compatible chat completions endpoint.
     Openai,
-    /// Anthropic's messages API.
-    Anthropic,
-    /// A deployment in Azure OpenAI.
-    Azure,
-}
-
-impl JudgeKind {
-    /// The word in configs and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Openai => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Azure => "azure",
-        }
-    }
-
-    /// True if it is asked over the network, and may cost money.
-    pub fn is_remote(self) -> bool {
-        self != Self::Local
-    }
 }
 
 /// What becomes of a pair with a response above `label.max_response_chars`.
@@ -164,12 +136,12 @@ impl Default for LabelConfig {
 pub struct JudgeConfig {
     /// Name in labels and reports. Default `judge`.
     pub name: String,
-    /// `local`, `openai`, `anthropic` or `azure`. Default `local`.
+    /// `local` or `openai`. Default `local`.
     pub kind: JudgeKind,
     /// `pairwise`, `rating` or `contrastive`. Default `contrastive` for local judges, `pairwise` for others.
     pub protocol: Protocol,
-    /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for the
-    /// others the endpoint's name of it (`azure`: of the deployment). Default `policy`.
+    /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for `openai` the
+    /// endpoint's name of it. Default `policy`.
     pub model: String,
     /// Weight of this judge in the mean of p. Default 1.
     pub weight: f64,
@@ -190,39 +162,36 @@ pub struct JudgeConfig {
     /// [−1, 1], / temperature), so that one point of ten is p = 0.9. Default 0.1.
     pub temperature: f64,
 
-    /// remote: base URL up to and including `/v1`; for `azure` the resource's, such as `https://NAME.openai.azure.com`.
-    /// Default OpenAI's or Anthropic's own.
+    /// openai: base URL up to and including `/v1`. Default `https://api.openai.com/v1`.
     pub base_url: Option<String>,
-    /// remote: environment variable with the key, or with `_FILE` behind it the path of a file with the key; none for endpoints
-    /// without one. Default `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` or `AZURE_OPENAI_API_KEY` with that provider's own hosts only.
+    /// openai: environment variable with the key; none for endpoints without one. Default `OPENAI_API_KEY` with the default URL.
     pub api_key_env: Option<String>,
-    /// azure: the `api-version` of every request. Default `2024-10-21`.
-    pub api_version: Option<String>,
-    /// remote: requests in flight. Default 8.
+    /// openai: requests in flight. Default 8.
     pub max_concurrency: usize,
-    /// remote: retries of one request after failures that are worth one. Default 5.
+    /// openai: retries of one request after failures that are worth one. Default 5.
     pub max_retries: usize,
-    /// remote: seconds until a request is given up. Default 120.
+    /// openai: how often one request may be sent again after a call that was possibly billed; with 0 such a request is held as failed
+    /// until this is raised. Default 2.
+    pub max_resends: usize,
+    /// openai: requests a minute that the endpoint allows. Default: what its headers say, else no limit.
+    pub requests_per_minute: Option<u32>,
+    /// openai: tokens a minute that the endpoint allows, prompts and `max_tokens` counted. Default: what its headers say, else no limit.
+    pub tokens_per_minute: Option<u32>,
+    /// openai: stop if another model answers than the one that was asked, instead of warning. Default false.
+    pub strict_model: bool,
+    /// openai: seconds until a request is given up. Default 120.
     pub timeout_seconds: f64,
-    /// remote: tokens for explanation and verdict. Default 512.
+    /// openai: tokens for explanation and verdict. Default 512.
     pub max_tokens: usize,
-    /// remote: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
+    /// openai: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
     pub sampling_temperature: Option<f64>,
-    /// openai, azure: `minimal`, `low`, `medium` or `high` for reasoning models, passed on as it is. Default none.
-    pub reasoning_effort: Option<String>,
-    /// anthropic: mark the system prompt to be kept in the provider's cache, which it does from about a thousand tokens on.
-    /// Default true.
-    pub prompt_cache: bool,
-    /// remote: more fields of the request's body, passed on as they are, such as `extra = { service_tier = "flex" }`. Default none.
-    pub extra: Map<String, Value>,
-    /// remote: dollars per million prompt tokens. Default: what `[prices]` or this program's table says; without a price it
-    /// does not start, unless `allow_unknown_price`.
+    /// openai: dollars per million prompt tokens. Required unless `allow_unknown_price`.
     pub usd_per_million_input: Option<f64>,
-    /// remote: dollars per million completion tokens. Default as above.
+    /// openai: dollars per million completion tokens. Required unless `allow_unknown_price`.
     pub usd_per_million_output: Option<f64>,
-    /// remote: dollars per million cached prompt tokens. Default: the input price.
+    /// openai: dollars per million cached prompt tokens. Default: the input price.
     pub usd_per_million_cached_input: Option<f64>,
-    /// remote: run although the price is unknown; the bill then says so instead of a sum. Default false.
+    /// openai: run although the price is unknown; the bill then says so instead of a sum. Default false.
     pub allow_unknown_price: bool,
 }
 
@@ -242,15 +211,15 @@ impl Default for JudgeConfig {
             temperature: 0.1,
             base_url: None,
             api_key_env: None,
-            api_version: None,
             max_concurrency: 8,
             max_retries: 5,
+            max_resends: 2,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            strict_model: false,
             timeout_seconds: 120.0,
             max_tokens: 512,
             sampling_temperature: Some(0.0),
-            reasoning_effort: None,
-            prompt_cache: true,
-            extra: Map::new(),
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_million_cached_input: None,
@@ -277,76 +246,24 @@ impl JudgeConfig {
             _ if !self.templates.is_empty() => self.templates.iter().map(String::as_str).collect(),
             (Protocol::Rating, _) => vec!["rating"],
             (Protocol::Pairwise, JudgeKind::Local) => vec!["verdict_only"],
-            (Protocol::Pairwise, _) => vec!["explain"],
+            (Protocol::Pairwise, JudgeKind::Openai) => vec!["explain"],
         }
     }
 
-    /// remote: the base URL, given or default, without a slash at its end; empty for an `azure` judge that gives none.
+    /// openai: the base URL, given or default, without a slash at its end.
     pub fn base_url(&self) -> &str {
-        let default = match self.kind {
-            JudgeKind::Anthropic => ANTHROPIC_URL,
-            JudgeKind::Azure => "",
-            JudgeKind::Openai | JudgeKind::Local => OPENAI_URL,
-        };
-        self.base_url.as_deref().unwrap_or(default).trim_end_matches('/')
+        self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/')
     }
 
-    /// remote: the variable that holds the key. A default one goes to hosts of its own provider only; for any other the config
-    /// must name a variable, or there is none.
+    /// openai: the variable that holds the key; `OPENAI_API_KEY` for the default URL, none for another unless given.
     pub fn api_key_env(&self) -> Option<&str> {
-        let url = self.base_url();
-        let default = match self.kind {
-            JudgeKind::Anthropic => (url == ANTHROPIC_URL).then_some("ANTHROPIC_API_KEY"),
-            JudgeKind::Azure => is_azure(url).then_some("AZURE_OPENAI_API_KEY"),
-            JudgeKind::Openai | JudgeKind::Local => (url == OPENAI_URL).then_some("OPENAI_API_KEY"),
-        };
+        let default = (self.base_url() == DEFAULT_BASE_URL).then_some("OPENAI_API_KEY");
         self.api_key_env.as_deref().or(default)
     }
 
-    /// azure: the `api-version`, given or default.
-    pub fn api_version(&self) -> &str {
-        self.api_version.as_deref().unwrap_or("2024-10-21")
-    }
-}
-
-/// True for `https://` and a host of Azure's, written plainly: what could be read in two ways is not Azure's.
-fn is_azure(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("https://") else { return false };
-    let host = rest.split('/').next().unwrap_or_default();
-    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    plain && AZURE_HOSTS.iter().any(|end| host.len() > end.len() && host.ends_with(end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_default_key_goes_to_the_hosts_of_its_provider_only() {
-        let key = |kind, url: Option<&str>| {
-            let judge = JudgeConfig { kind, base_url: url.map(String::from), ..JudgeConfig::default() };
-            judge.api_key_env().map(String::from)
-        };
-        assert_eq!(key(JudgeKind::Openai, None).as_deref(), Some("OPENAI_API_KEY"));
-        assert_eq!(key(JudgeKind::Anthropic, None).as_deref(), Some("ANTHROPIC_API_KEY"));
-        assert_eq!(key(JudgeKind::Azure, None), None);
-        let azure = Some("https://me.openai.azure.com/");
-        assert_eq!(key(JudgeKind::Azure, azure).as_deref(), Some("AZURE_OPENAI_API_KEY"));
-        for evil in [
-            "https://evil.example/v1",
-            "https://evil.example/.openai.azure.com",
-            "https://evil.example\\.openai.azure.com",
-            "https://evil.example?.openai.azure.com",
-            "https://evil.example#.openai.azure.com",
-            "https://evil.example:1@x.openai.azure.com",
-            "https://.openai.azure.com",
-            "http://me.openai.azure.com",
-            "https://api.openai.com.evil.example/v1",
-            "https://api.anthropic.com/v1/../evil",
-        ] {
-            for kind in [JudgeKind::Openai, JudgeKind::Anthropic, JudgeKind::Azure] {
-                assert_eq!(key(kind, Some(evil)), None, "{kind:?} {evil}");
-            }
-        }
+    /// openai: what it charges, or `None` where that is unknown.
+    pub fn price(&self) -> Option<Price> {
+        let (input, output) = (self.usd_per_million_input?, self.usd_per_million_output?);
+        Price::from_dollars(input, output, self.usd_per_million_cached_input).ok()
     }
 }

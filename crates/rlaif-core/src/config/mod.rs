@@ -15,7 +15,6 @@ mod run;
 mod toml_out;
 mod validate;
 
-pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
@@ -26,11 +25,10 @@ pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{KlController, KlEstimator, PpoConfig, ScorePlacement};
 pub use preference::{DpoConfig, RewardConfig};
-pub use run::{PromptsConfig, RunConfig, Stage};
+pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The whole of `rlaif.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -56,8 +54,6 @@ pub struct Config {
     pub evaluate: EvaluateConfig,
     /// Trying of judges.
     pub audit: AuditConfig,
-    /// What judges charge, by the endpoint's name of the model; comes before the table that ships with this program.
-    pub prices: BTreeMap<String, PriceConfig>,
 }
 
 impl Config {

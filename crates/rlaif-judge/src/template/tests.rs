@@ -280,40 +280,23 @@ fn a_file_that_cannot_be_used_is_refused_with_its_line() {
         Err(error) => error.to_string(),
     };
     assert!(file("", BODY).is_ok());
-    insta::assert_snapshot!(
-        [
-            said("ties = true", BODY),
-            said("labels = [\"X\", \"Y\"]", BODY),
-            said("", "{{ prompt }}"),
-            said("", "--- step 2\n{{ prompt }}"),
-            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ secnd }}"),
-            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ second }}\n{{ reference }}"),
-            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n"),
-            said("", "--- step 1\n{{ prompt }}\n\n{% if %}"),
-            said("", "--- system\n{{ first }}\n--- step 1\n{{ prompt }}{{ second }}"),
-            said("", "--- step 1\n{{ prompt }}\n{{ first | upper }}\n{{ second }}"),
-            said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% include 'other' %}"),
-            Template::parse("my.j2", "{{ prompt }}").unwrap_err().to_string(),
-            Template::parse("my.j2", &"x".repeat(70_000)).unwrap_err().to_string(),
-        ]
-        .join("\n")
-    );
-}
-
-#[test]
-fn a_template_cannot_run_away() {
-    let said = |body: String| {
-        let body = format!("{BODY}{body}");
-        Asker::new(file("", &body).unwrap(), settings()).map(drop).unwrap_err().to_string()
-    };
-    let nested = |depth: usize, inside: &str| {
-        format!("{}{inside}{}", "{% for x in labels %}".repeat(depth), "{% endfor %}".repeat(depth))
-    };
-    assert!(said(nested(20, "")).ends_with("it does not end"), "{}", said(nested(20, "")));
-    let long = nested(12, &"word ".repeat(400)); // 4096 times 2000 bytes
-    assert!(said(long.clone()).ends_with("what it writes is longer than 4 MiB"), "{}", said(long));
-    let calls_itself = "{% include 'step 1' %}".to_string();
-    assert!(said(calls_itself.clone()).contains("my.j2"), "{}", said(calls_itself));
+    insta::assert_snapshot!([
+        said("ties = true", BODY),
+        said("labels = [\"X\", \"Y\"]", BODY),
+        said("", "{{ prompt }}"),
+        said("", "--- step 2\n{{ prompt }}"),
+        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ secnd }}"),
+        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ second }}\n{{ reference }}"),
+        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n"),
+        said("", "--- step 1\n{{ prompt }}\n\n{% if %}"),
+        said("", "--- system\n{{ first }}\n--- step 1\n{{ prompt }}{{ second }}"),
+        said("", "--- step 1\n{{ prompt }}\n{{ first | upper }}\n{{ second }}"),
+        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}"),
+        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% for i in range(9999) %}{{ labels * 100 }}{% endfor %}"),
+        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% include 'other' %}"),
+        Template::parse("my.j2", "{{ prompt }}").unwrap_err().to_string(),
+        Template::parse("my.j2", &"x".repeat(70_000)).unwrap_err().to_string(),
+    ].join("\n"));
 }
 
 #[test]

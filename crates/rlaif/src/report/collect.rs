@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::manifest::{Manifest, State};
 use crate::run_folder::write_whole;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{Criterion, JudgeConfig, Protocol, Stage};
+use rlaif_core::config::{Criterion, JudgeConfig, JudgeKind, Protocol, Stage};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::{Choice, Fate, FinishReason, Order, Split};
 use rlaif_core::stats::position::{PositionReport, position_report};
@@ -160,7 +160,10 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
         let pairwise = judge.protocol == Protocol::Pairwise;
         JudgeSummary {
             name: judge.name.clone(),
-            kind: judge.kind.name().into(),
+            kind: match judge.kind {
+                JudgeKind::Local => "local".into(),
+                JudgeKind::Openai => "openai".into(),
+            },
             protocol: match judge.protocol {
                 Protocol::Pairwise => "pairwise".into(),
                 Protocol::Rating => "rating".into(),

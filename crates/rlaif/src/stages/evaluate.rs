@@ -133,7 +133,6 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
         policy,
         split: Split::Eval,
         n: config.samples_per_prompt,
-        systems: &[], // evaluation is of what users get
         config: SamplingConfig {
             temperature: config.temperature,
             top_p: 1.0,

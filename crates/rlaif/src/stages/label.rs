@@ -9,7 +9,7 @@ use crate::report::data::{Estimate, LabelNumbers};
 use crate::robustness::{self, Tripwires};
 use anyhow::Result;
 use rand::seq::SliceRandom;
-use rlaif_core::config::{JudgeConfig, Stage};
+use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
 use rlaif_core::records::{Fate, Pair, Response, Split};
 use rlaif_core::similarity::distance;
 use rlaif_core::{MicroUsd, seed};
@@ -44,7 +44,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     };
     work.rule()?;
     let paid: Vec<JudgeConfig> =
-        config.judges.iter().filter(|judge| judge.kind.is_remote()).cloned().collect();
+        config.judges.iter().filter(|judge| judge.kind == JudgeKind::Openai).cloned().collect();
     let set = robustness::set_name(context, robustness::TRIPWIRES, &paid, &wired)?;
     let tripwires = match paid.is_empty() {
         true => None,
