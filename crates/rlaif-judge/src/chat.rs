@@ -1,6 +1,5 @@
 //! One call of a chat model: the request, the raw reply, and every way in which it fails.
 
-use crate::limits::LimitHints;
 use rlaif_core::records::Message;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -78,8 +77,6 @@ pub struct RawReply {
     pub request_id: Option<String>,
     /// From sending to the last byte.
     pub latency: Duration,
-    /// What the headers say of the endpoint's limits.
-    pub limits: Option<Box<LimitHints>>,
 }
 
 /// What is known about money after a failed call.
@@ -148,11 +145,6 @@ impl CallErrorKind {
         matches!(self, K::Connect | K::Timeout | K::Disconnected | K::RateLimited | K::Overloaded | K::Server)
     }
 
-    /// True if the endpoint says that it is asked too much.
-    pub fn is_congestion(self) -> bool {
-        matches!(self, Self::RateLimited | Self::Overloaded)
-    }
-
     /// True if no other call can succeed either, so that the run stops with its queue intact.
     pub fn is_fatal(self) -> bool {
         use CallErrorKind as K;
@@ -200,14 +192,12 @@ pub struct CallError {
     pub status: Option<u16>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
-    /// What the headers say of the endpoint's limits.
-    pub limits: Option<Box<LimitHints>>,
 }
 
 impl CallError {
     /// An error without status or waiting time.
     pub fn new(kind: CallErrorKind, fate: CallFate, message: impl Into<String>) -> Self {
-        Self { kind, fate, message: message.into(), status: None, retry_after: None, limits: None }
+        Self { kind, fate, message: message.into(), status: None, retry_after: None }
     }
 }
 

@@ -8,42 +8,51 @@
 //! | [`openai`] | the client of OpenAI-compatible endpoints: one call, one attempt |
 //! | [`retry`] | which failures are worth another attempt, and when |
 //! | [`budget`] | money set aside before a call is sent, so that the limit holds at any concurrency |
-//! | [`limits`] | how fast an endpoint may be asked: pace, calls in flight, what its headers say |
 //! | [`engine`] | many calls at once; the journal has each reply before anyone reads it |
 //! | [`answer`] | raw reply → what the judge answered: text, tokens, or why neither |
 //! | [`reply`] | raw reply → verdict and usage, a pure function |
 //! | [`mod@parse`] | what a judge's text says, in every style that judges write; `rlaif parse` |
+//! | [`confidence`] | a confidence that the judge was asked to state, as a probability |
 //! | [`local`] | judges that this program loads: contrastive and pairwise log-probabilities |
-//! | [`pairwise`] | orders in which a pair is shown, and verdicts → preference |
+//! | [`pairwise`] | orders in which a pair is shown, and what one judge says over both orders and all votes |
+//! | [`aggregate`](mod@aggregate) | what all judges' verdicts on a pair add up to: a preference |
+//! | [`panel`] | judges weighed by what they are worth: Dawid-Skene and Bradley-Terry |
+//! | [`cascade`] | which pairs the next, dearer judge is asked about |
+//! | [`voter_report`] | what each judge and template said, by place |
 //! | [`probe`] | how valid a judge is on labelled pairs |
 //!
 //! This crate knows no database and no tensors.
 
+pub mod aggregate;
 pub mod answer;
 pub mod budget;
+pub mod cascade;
 pub mod chat;
 pub mod confidence;
 pub mod defence;
 pub mod engine;
-pub mod limits;
 pub mod local;
 pub mod openai;
 pub mod pairwise;
+pub mod panel;
 pub mod parse;
 pub mod probe;
 pub mod reply;
 pub mod retry;
 pub mod template;
 pub mod usage;
+pub mod voter_report;
 
+pub use aggregate::aggregate;
 pub use answer::{Answer, read_answer};
 pub use budget::Budget;
 pub use chat::{CallError, CallErrorKind, CallFate, ChatModel, ChatRequest, RawReply};
-pub use engine::{Event, Journal, Stop, Task, TaskSource, judge_all};
-pub use limits::{LimitHints, LimitOptions};
+pub use engine::{Event, Journal, Stop, Task, judge_all};
 pub use local::{Greedy, LogprobModel, NextTokenItem, ScoreItem};
 pub use openai::OpenAi;
-pub use pairwise::{JudgeVerdict, aggregate, orders};
+pub use pairwise::{JudgeVerdict, orders, voters};
+pub use panel::{FitItem, FittedPanel, FittedVoter};
 pub use parse::{Parsed, Style, parse};
-pub use reply::{Reading, is_same_model, read_reply};
+pub use reply::{Reading, read_reply};
 pub use template::{Asker, Settings, Template, View};
+pub use voter_report::{VoterReport, voter_reports};

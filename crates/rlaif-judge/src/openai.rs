@@ -2,7 +2,6 @@
 //! attempt; [`crate::engine`] decides what is tried again.
 
 use crate::chat::{CallError, CallErrorKind, CallFate, ChatModel, ChatRequest, RawReply};
-use crate::limits::LimitHints;
 use crate::retry::retry_after;
 use regex::Regex;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -206,7 +205,6 @@ impl OpenAi {
             message,
             status: Some(status.as_u16()),
             retry_after: retry_after(header, SystemTime::now()),
-            limits: LimitHints::read(header, SystemTime::now()),
         }
     }
 
@@ -262,8 +260,7 @@ impl ChatModel for OpenAi {
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
-        let limits = LimitHints::read(header, SystemTime::now());
-        Ok(RawReply { status: status.as_u16(), body: bytes, request_id, latency: started.elapsed(), limits })
+        Ok(RawReply { status: status.as_u16(), body: bytes, request_id, latency: started.elapsed() })
     }
 }
 

@@ -280,8 +280,7 @@ impl Case<'_> {
             logprobs,
             service_tier: self.service_tier,
         };
-        // A step before the verdict says none.
-        let opinion = (self.mode.is_clean() && !written.verdict.is_empty()).then_some(opinion);
+        let opinion = self.mode.is_clean().then_some(opinion);
         Reply { billed: true, usage, opinion, ..Reply::json(200, completion.body(ask)) }
     }
 

@@ -17,13 +17,13 @@ pub struct Asked<'a> {
 }
 
 /// Everything about a reply and its presentation.
-const COLUMNS: &str = "y.id, s.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, q.max_tokens, y.http_status, y.raw";
+const COLUMNS: &str = "y.id, s.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, y.http_status, y.raw";
 
 /// The first reply to each presentation's request, after a place; a request that several presentations share has a row for each.
 const FROM: &str = "presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
-                    JOIN replies y ON y.request = q.seq
+                    JOIN replies y ON y.request_key = q.request_key
                     WHERE s.judge = ?1 AND s.template = ?2 AND r.pair_set = ?3
-                      AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request = q.seq)
+                      AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request_key = q.request_key)
                       AND (y.id, s.pair_id, s.shown, s.vote, s.step) > (?4, ?5, ?6, ?7, ?8)";
 
 const PAGE: &str = "ORDER BY y.id, s.pair_id, s.shown, s.vote, s.step LIMIT ?9";
@@ -86,17 +86,16 @@ impl Store {
         self.replies(asked, "", "", 0, after, limit).await
     }
 
-    /// The raw replies to the steps of a presentation before `step`, each with the most tokens that it could have, in their order; fewer
-    /// where one has none.
+    /// The raw replies to the steps of a presentation before `step`, in their order; fewer where one has none.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn earlier_replies(&self, shown: &Presentation, step: u32) -> Result<Vec<(Vec<u8>, u32)>> {
+    pub async fn earlier_replies(&self, shown: &Presentation, step: u32) -> Result<Vec<Vec<u8>>> {
         let mut connection = self.lock().await;
-        sqlx::query_as(
-            "SELECT y.raw, q.max_tokens FROM presentations s JOIN requests q USING (request_key) JOIN replies y ON y.request = q.seq
+        sqlx::query_scalar(
+            "SELECT y.raw FROM presentations s JOIN requests q USING (request_key) JOIN replies y ON y.request_key = q.request_key
              WHERE (s.pair_id, s.judge, s.template, s.shown, s.vote) = (?, ?, ?, ?, ?) AND s.step < ?
-               AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request = q.seq)
+               AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request_key = q.request_key)
              ORDER BY s.step",
         )
         .bind(&shown.pair_id)
@@ -154,7 +153,6 @@ struct Row {
     step: u32,
     #[sqlx(rename = "final")]
     last_step: bool,
-    max_tokens: u32,
     http_status: u16,
     raw: Vec<u8>,
 }
@@ -171,7 +169,6 @@ impl TryFrom<Row> for Reply {
             presentation: Presentation { pair_id, judge, template, order, vote },
             step: row.step,
             last_step: row.last_step,
-            max_tokens: row.max_tokens,
             http_status: row.http_status,
             raw: row.raw,
         })
@@ -291,7 +288,7 @@ mod tests {
         let last = unread.iter().find(|reply| reply.last_step).unwrap();
         assert_eq!((unread.len(), last.raw.as_slice()), (4, "verdict".as_bytes()));
         let earlier = store.earlier_replies(&last.presentation, last.step).await.unwrap();
-        assert_eq!(earlier, [(b"same".to_vec(), 1)]);
+        assert_eq!(earlier, [b"same".to_vec()]);
         store.put_verdict(last, "v1", &Verdict::choice(Choice::First), None, None).await.unwrap();
         for reply in unread.iter().filter(|reply| !reply.last_step) {
             store.put_usage(reply.reply_id, None, None).await.unwrap();

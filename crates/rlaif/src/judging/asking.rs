@@ -3,18 +3,15 @@
 
 use super::{Assignment, PARSER};
 use crate::context::Context;
-use crate::progress::say;
 use anyhow::Result;
 use rlaif_core::config::JudgeConfig;
-use rlaif_core::money::{MicroUsd, Price, Usage};
+use rlaif_core::money::Price;
 use rlaif_core::records::{Order, Pair, Verdict};
 use rlaif_core::seed;
-use rlaif_judge::reply::{Fault, fault, read_head};
 use rlaif_judge::template::{AnswerKind, TemplateProtocol, nonce};
-use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, is_same_model, orders, read_answer};
-use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, ReadReply, Reply, VerdictRow};
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, orders, read_answer};
+use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, Reply, VerdictRow};
+use std::collections::HashMap;
 
 /// Replies that are read, or requests that are planned, between two looks at the ledger.
 const PAGE: usize = 256;
@@ -32,29 +29,6 @@ pub struct Asking<'a> {
     pub askers: &'a [Asker],
     /// What it charges, where that is known.
     pub price: Option<Price>,
-}
-
-/// What a reply said.
-struct Read<'a> {
-    reply: &'a Reply,
-    verdict: Option<Verdict>,
-    usage: Option<Usage>,
-    cost: Option<MicroUsd>,
-    fault: Option<Fault>,
-    model: Option<String>,
-}
-
-impl Read<'_> {
-    fn reading(&self) -> ReadReply<'_> {
-        ReadReply {
-            reply: self.reply,
-            verdict: self.verdict.as_ref(),
-            usage: self.usage,
-            cost: self.cost,
-            fault: self.fault.map(Fault::as_str),
-            model: self.model.as_deref(),
-        }
-    }
 }
 
 /// What one presentation shows, owned.
@@ -212,13 +186,10 @@ impl Asking<'_> {
                 let store = &self.context.store;
                 let asked = self.asked(asker, work);
                 let page = self.context.wait(store.unread(asked, PARSER, after.as_ref(), PAGE))?;
-                let mut read = Vec::new();
                 for reply in &page {
                     let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
-                    read.push(self.read_one(work, asker, pair, reply)?);
+                    self.read_one(work, asker, pair, reply)?;
                 }
-                let readings: Vec<ReadReply<'_>> = read.iter().map(Read::reading).collect();
-                self.context.wait(store.put_readings(PARSER, &readings))?;
                 match page.into_iter().next_back() {
                     Some(last) => after = Some(last),
                     None => break,
@@ -228,23 +199,12 @@ impl Asking<'_> {
         Ok(())
     }
 
-    fn read_one<'r>(
-        &self,
-        work: &Assignment,
-        asker: &Asker,
-        pair: &Pair,
-        reply: &'r Reply,
-    ) -> Result<Read<'r>> {
-        let answer = self.answer(asker, reply.step, &reply.raw, reply.max_tokens);
+    fn read_one(&self, work: &Assignment, asker: &Asker, pair: &Pair, reply: &Reply) -> Result<()> {
+        let store = &self.context.store;
+        let answer = self.answer(asker, reply.step, &reply.raw);
         let cost = self.price.zip(answer.usage).map(|(price, usage)| price.cost(&usage));
-        let (usage, model) = (answer.usage, read_head(&reply.raw).1);
-        if let Some(served) = model.as_ref().filter(|served| !is_same_model(&self.judge.model, served)) {
-            self.warn_of_stranger(served);
-        }
         if !reply.last_step {
-            let reason = answer.text.as_ref().err().map(|no_text| &no_text.reason);
-            let fault = reason.and_then(|reason| fault(reason, &reply.raw));
-            return Ok(Read { reply, verdict: None, usage, cost, fault, model });
+            return Ok(self.context.wait(store.put_usage(reply.reply_id, answer.usage, cost))?);
         }
         let shown = &reply.presentation;
         let verdict = match self.earlier(asker, shown, reply.step)? {
@@ -254,18 +214,7 @@ impl Asking<'_> {
             }
             Err(verdict) => verdict,
         };
-        let fault = verdict.choice.as_ref().err().and_then(|reason| fault(reason, &reply.raw));
-        Ok(Read { reply, verdict: Some(verdict), usage, cost, fault, model })
-    }
-
-    /// Says once a process that another model answered.
-    fn warn_of_stranger(&self, served: &str) {
-        static TOLD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
-        let (judge, asked) = (&self.judge.name, &self.judge.model);
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert((judge.clone(), served.to_owned())) {
-            say(&format!("judge `{judge}`: `{asked}` was asked and `{served}` answered"));
-        }
+        Ok(self.context.wait(store.put_verdict(reply, PARSER, &verdict, answer.usage, cost))?)
     }
 
     /// The texts of the steps before, or the verdict of a presentation that ended with one of them.
@@ -280,8 +229,8 @@ impl Asking<'_> {
         }
         let replies = self.context.wait(self.context.store.earlier_replies(shown, step))?;
         let mut texts = Vec::new();
-        for (step, (raw, max_tokens)) in (0..).zip(&replies) {
-            match self.answer(asker, step, raw, *max_tokens).text {
+        for (step, raw) in (0..).zip(&replies) {
+            match self.answer(asker, step, raw).text {
                 Ok(text) => texts.push(text),
                 Err(no_text) => {
                     let verdict = Verdict::none(no_text.reason);
@@ -304,9 +253,7 @@ impl Asking<'_> {
                 let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
                 let response = if reply.step == 0 { &pair.a } else { &pair.b };
                 let vote = reply.presentation.vote;
-                ratings.add(response, vote, || {
-                    asker.read_rating(&self.answer(asker, 0, &reply.raw, reply.max_tokens))
-                });
+                ratings.add(response, vote, || asker.read_rating(&self.answer(asker, 0, &reply.raw)));
             }
             match page.into_iter().next_back() {
                 Some(last) => after = Some(last),
@@ -365,12 +312,12 @@ impl Asking<'_> {
         })
     }
 
-    /// What a reply to a step answers, which could have so many tokens.
-    fn answer(&self, asker: &Asker, step: u32, raw: &[u8], max_tokens: u32) -> Answer {
+    /// What a reply to a step answers.
+    fn answer(&self, asker: &Asker, step: u32, raw: &[u8]) -> Answer {
         let step = &asker.steps()[(step as usize).min(asker.steps().len() - 1)];
         let most = match step.answer {
             AnswerKind::Token => usize::MAX,
-            _ => max_tokens as usize,
+            _ => step.max_tokens.unwrap_or(self.judge.max_tokens),
         };
         read_answer(raw, most)
     }
