@@ -5,7 +5,8 @@
 //! | [`records`] | prompt, response, pair, presentation, verdict, preference: what stages read and write |
 //! | [`config`] | one struct a section of `rlaif.toml`, with documentation, defaults and `validate()` |
 //! | [`stats`] | intervals, agreement, calibration, position bias |
-//! | [`money`] | micro-dollars and prices |
+//! | [`money`] | micro-dollars, and what a call costs |
+//! | [`prices`] | what judges charge: the config first, then a small table that ships |
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
 //! | [`pair_choice`] | which pairs are worth a judge's time |
 //! | [`similarity`] | when two responses are too near to make a pair |
@@ -17,6 +18,7 @@ pub mod config;
 pub mod metrics;
 pub mod money;
 pub mod pair_choice;
+pub mod prices;
 pub mod records;
 pub mod seed;
 pub mod similarity;

@@ -97,10 +97,47 @@ fn an_openai_judge_is_pairwise_unless_it_says_otherwise() {
     assert_eq!((judge.kind, judge.protocol), (JudgeKind::Openai, Protocol::Pairwise));
     assert_eq!(judge.base_url(), "https://api.openai.com/v1");
     assert_eq!(judge.api_key_env(), Some("OPENAI_API_KEY"));
-    assert_eq!(judge.price().unwrap().output, 600_000);
+    assert_eq!(Config::default().price_of(&judge).unwrap().0.output, 600_000);
     let local = format!("{text}\nbase_url = 'http://127.0.0.1:8000/v1/'");
     let judge = load(&local).unwrap().config.label.judges.remove(0);
     assert_eq!((judge.base_url(), judge.api_key_env()), ("http://127.0.0.1:8000/v1", None));
+}
+
+#[test]
+fn every_kind_of_remote_judge_has_its_own_defaults_and_fields() {
+    let text = "[[label.judges]]\nname = 'c'\nkind = 'anthropic'\nmodel = 'claude-haiku-4-5'\nextra = { thinking = { type = 'enabled', budget_tokens = 1024 } }";
+    let judge = load(text).unwrap().config.label.judges.remove(0);
+    assert_eq!(judge.base_url(), "https://api.anthropic.com/v1");
+    assert_eq!((judge.protocol, judge.api_key_env()), (Protocol::Pairwise, Some("ANTHROPIC_API_KEY")));
+    assert_eq!(judge.extra["thinking"]["budget_tokens"], 1024);
+    let wrong = "[[label.judges]]\nname = 'a'\nkind = 'azure'\nmodel = 'd'\nprompt_cache = false\nextra = { n = 5 }\n[[label.judges]]\nname = 'b'\nkind = 'anthropic'\nmodel = 'm'\nreasoning_effort = 'low'\nallow_unknown_price = true\nusd_per_million_input = 1";
+    assert_snapshot!(error(wrong), @r#"
+    7 problems in the config
+      `label.judges[0].base_url` must be given for an `azure` judge, such as "https://NAME.openai.azure.com" (line 1)
+      `label.judges[0].usd_per_million_input` must be given, or `[prices."d"]`, or `allow_unknown_price` = true: an unknown price is not 0 (line 1)
+      `label.judges[0].usd_per_million_output` must be given, or `[prices."d"]`, or `allow_unknown_price` = true: an unknown price is not 0 (line 1)
+      `label.judges[0].prompt_cache` is for `anthropic` judges only; others cache by themselves (line 5)
+      `label.judges[0].extra` cannot set `n` (line 6)
+      `label.judges[1].usd_per_million_output` must be given too where the other price is (line 7)
+      `label.judges[1].reasoning_effort` is not known to `anthropic` judges; see `extra` (line 11)
+    "#);
+}
+
+#[test]
+fn the_users_own_prices_are_checked_and_written_back() {
+    let text = "[prices.'gpt-x.5']\ninput = 1\noutput = 2.5\ncached_input = 0.1\n[[label.judges]]\nname = 'g'\nkind = 'openai'\nmodel = 'gpt-x.5'\n[label.judges.extra]\nuser = 'a \"b\"'\nstop = ['x', 'y']\n'odd key' = { deep = [1, 2] }";
+    let resolved = load(text).unwrap();
+    assert_eq!(resolved.config.price_of(&resolved.config.label.judges[0]).unwrap().0.output, 2_500_000);
+    let written = resolved.to_toml();
+    let again = load(&written).unwrap_or_else(|error| panic!("{error}\n{written}"));
+    assert_eq!(again.config, resolved.config);
+    assert_snapshot!(error("[prices.m]\ninput = -1\noutput = 'x'\ncached = 1\n[prices.n]\ninput = 1"), @r#"
+    3 problems in the config
+      `prices.m.output` must be a number, got "x" (line 3)
+      unknown key `prices.m.cached` on line 4; did you mean `cached_input`?
+      `prices.n` on line 5 has no `output`
+    "#);
+    assert_snapshot!(error("[prices.m]\ninput = -1\noutput = 1"), @"`prices.m.input` must be at least 0, got -1 (line 2)");
 }
 
 #[test]
@@ -204,6 +241,16 @@ fn impossible_values_are_told_at_once_with_their_lines() {
 }
 
 #[test]
+fn system_prompts_of_generation_are_checked() {
+    let text = "[generate]\nn = 2\nsystems = ['Be kind.', ' ', 'Be curt.']\n[label]\npairs_per_prompt = 1";
+    assert_snapshot!(error(text), @"
+    2 problems in the config
+      `generate.systems[1]` must not be empty (line 3)
+      `generate.systems` must be at most `generate.n` = 2: each response is sampled under one of them, got 3 (line 3)
+    ");
+}
+
+#[test]
 fn judges_are_checked_against_their_kind() {
     let text = "[[label.judges]]\nname = 'a'\nprotocol = 'contrastive'\n[[label.judges]]\nname = 'a'\nkind = 'openai'\nprotocol = 'contrastive'\nprinciple = 'p'\nmodel = 'm'\nbase_url = 'http://judge.example/v1'\napi_key_env = 'sk-12345'\n[[label.judges]]\nname = 'c'\nprotocol = 'pairwise'\nmax_tokens = 9\ntemperature = 0.5";
     let message = error(text);
@@ -212,14 +259,14 @@ fn judges_are_checked_against_their_kind() {
     11 problems in the config
       `label.judges[0].principle` must be given for a contrastive judge (line 1)
       `label.judges[0].opposite` must be given for a contrastive judge (line 1)
-      `label.judges[1].usd_per_million_input` must be given, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
-      `label.judges[1].usd_per_million_output` must be given, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
+      `label.judges[1].usd_per_million_input` must be given, or `[prices."m"]`, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
+      `label.judges[1].usd_per_million_output` must be given, or `[prices."m"]`, or `allow_unknown_price` = true: an unknown price is not 0 (line 4)
       `label.judges[1].name` must differ from that of other judges, got "a" again (line 5)
       `label.judges[1].protocol` cannot be "contrastive" for an `openai` judge: the endpoint gives no log-probs of a given text (line 7)
       `label.judges[1].principle` is for contrastive judges only; this one does not use it (line 8)
       `label.judges[1].base_url` must be https unless it is this machine, got "http://judge.example/v1" (line 10)
       `label.judges[1].api_key_env` must be the name of an environment variable, not the key (line 11)
-      `label.judges[2].max_tokens` is for `openai` judges only; a local one does not use it (line 15)
+      `label.judges[2].max_tokens` is for remote judges only; a local one does not use it (line 15)
       `label.judges[2].temperature` is for contrastive and rating judges only; this one does not use it (line 16)
     "#);
 }
@@ -287,40 +334,6 @@ fn https_is_needed_except_on_this_machine() {
         "http://127.0.0.1@evil.example/",
     ] {
         assert!(problems(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
-fn panels_cascades_and_pair_choice_are_checked() {
-    let judge = |name: &str, below: &str| {
-        format!("[[label.judges]]\nname = '{name}'\nprinciple = 'kind'\nopposite = 'rude'\n{below}\n")
-    };
-    let problems = |label: &str, judges: &str| match load(&format!("[label]\n{label}\n{judges}")) {
-        Ok(_) => String::new(),
-        Err(error) => error.to_string(),
-    };
-    let (one, two) = (judge("a", ""), judge("a", "") + &judge("b", "only_if_unsure_below = 0.2"));
-    let three = two.clone() + &judge("c", "");
-    for (label, judges) in [
-        ("aggregation = 'dawid_skene'", &three),
-        ("aggregation = 'bradley_terry'\ncalibration = 'gold.jsonl'", &one),
-        ("pair_choice = 'least_sure'\nmax_pairs = 10", &two),
-        ("pair_choice = 'most_different'", &one),
-    ] {
-        assert_eq!(problems(label, judges), "", "{label}");
-    }
-    let first_in_cascade = judge("a", "only_if_unsure_below = 0.2");
-    let never_sure = judge("a", "") + &judge("b", "only_if_unsure_below = 0.6");
-    for (label, judges, wanted) in [
-        ("aggregation = 'dawid_skene'", &two, "`label.aggregation` needs labelled pairs"),
-        ("pair_choice = 'least_sure'", &two, "`label.max_pairs` must be given"),
-        ("max_pairs = 0", &one, "`label.max_pairs` must be at least 1"),
-        ("", &first_in_cascade, "nobody comes before it"),
-        ("", &never_sure, "`label.judges[1].only_if_unsure_below` must be at most 0.5, got 0.6"),
-        ("vote_smoothing = -1.0", &one, "`label.vote_smoothing` must be at least 0, got -1"),
-    ] {
-        let got = problems(label, judges);
-        assert!(got.contains(wanted), "{label}: {got:?}");
     }
 }
 

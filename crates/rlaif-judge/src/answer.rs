@@ -1,10 +1,10 @@
 //! Raw reply → what the judge answered, before anyone asks what it means: text, log-probabilities, or why there is none.
 
+use crate::completion::{Completion, Finish, TokenLogprob};
 use crate::local::Greedy;
-use crate::usage::parse_usage;
+use crate::reply::{no_reply, text_of};
 use rlaif_core::money::Usage;
 use rlaif_core::records::NoVerdict;
-use serde_json::Value;
 
 /// What came back for one request.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Answer {
     pub tokens: Vec<Token>,
     /// Tokens billed, where the provider counted them.
     pub usage: Option<Usage>,
+    /// The reply that it is from; none for a local model's.
+    pub completion: Option<Completion>,
 }
 
 /// Why an answer has no text that counts.
@@ -38,7 +40,7 @@ pub struct Token {
 impl Answer {
     /// An answer that is only a text, such as a local model's.
     pub fn of_text(text: impl Into<String>) -> Self {
-        Self { text: Ok(text.into()), tokens: Vec::new(), usage: None }
+        Self { text: Ok(text.into()), tokens: Vec::new(), usage: None, completion: None }
     }
 
     /// What a local model said; cut off where it did not end its turn.
@@ -56,93 +58,53 @@ impl Answer {
     }
 
     fn none(reason: NoVerdict, usage: Option<Usage>) -> Self {
-        Self { text: Err(NoText { reason, said: None }), tokens: Vec::new(), usage }
+        Self { text: Err(NoText { reason, said: None }), tokens: Vec::new(), usage, completion: None }
     }
 }
 
-/// Reads a chat completion: refusal, filter and truncation first, then the text. See [`crate::read_reply`] for what
+/// Reads a reply of any provider: refusal, filter and truncation first, then the text. See [`crate::read_reply`] for what
 /// `max_tokens` is for. One token is whole however the reply ends: with `max_tokens` of a step that wants a token, give
 /// `usize::MAX`.
 pub fn read_answer(body: &[u8], max_tokens: usize) -> Answer {
-    let Ok(reply) = serde_json::from_slice::<Value>(body) else {
-        let empty = String::from_utf8_lossy(body).trim().is_empty();
-        return Answer::none(if empty { NoVerdict::Empty } else { NoVerdict::Unparsable }, None);
+    let mut completion = match Completion::read(body) {
+        Ok(completion) => completion,
+        Err(bad) => return Answer::none(no_reply(&bad), None),
     };
-    let usage = parse_usage(&reply);
-    let text_at = |path: &str| reply.pointer(path).and_then(Value::as_str);
-    let finish_reason = text_at("/choices/0/finish_reason");
-    let whole = max_tokens == usize::MAX;
-    let cut_off = !whole
-        && (finish_reason == Some("length")
-            || usage.is_some_and(|usage| usage.completion_tokens >= max_tokens as u64));
-    if let Some(refusal) = text_at("/choices/0/message/refusal").filter(|text| !text.trim().is_empty()) {
-        let no_text = NoText { reason: NoVerdict::Refused, said: Some(refusal.to_owned()) };
-        return Answer { text: Err(no_text), tokens: Vec::new(), usage };
+    if max_tokens == usize::MAX && completion.finish == Finish::Length {
+        completion.finish = Finish::Stop;
     }
-    let reason = match finish_reason {
-        Some("content_filter") => Some(NoVerdict::Filtered),
-        Some("refusal") => Some(NoVerdict::Refused),
-        _ if text_at("/error/message").is_some() => {
-            text_at("/error/message").map(|message| NoVerdict::Failed(message.to_owned()))
-        }
-        _ if reply.pointer("/choices/0").is_none() => Some(NoVerdict::Unparsable),
-        _ if cut_off => Some(NoVerdict::Truncated),
-        _ => None,
+    let usage = completion.usage;
+    let text = match text_of(&completion, max_tokens) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) => Err(NoText { reason: NoVerdict::Empty, said: None }),
+        Err(none) => match none.0.choice {
+            Err(reason) => Err(NoText { reason, said: none.0.explanation }),
+            Ok(_) => Err(NoText { reason: NoVerdict::Unparsable, said: None }),
+        },
     };
-    if let Some(reason) = reason {
-        return Answer::none(reason, usage);
-    }
-    let text = match content(&reply) {
-        Some(text) if !text.trim().is_empty() => Ok(text),
-        _ => Err(NoText { reason: NoVerdict::Empty, said: None }),
+    let tokens = match text {
+        Ok(_) => completion.logprobs.iter().map(token).collect(),
+        Err(_) => Vec::new(),
     };
-    Answer { text, tokens: tokens(&reply), usage }
+    Answer { text, tokens, usage, completion: Some(completion) }
 }
 
-/// The text of the first choice: a string, or the text parts of a list.
-fn content(reply: &Value) -> Option<String> {
-    match reply.pointer("/choices/0/message/content")? {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => {
-            let texts: Vec<&str> =
-                parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
-            (!texts.is_empty()).then(|| texts.concat())
-        }
-        _ => None,
-    }
-}
-
-/// `choices[0].logprobs.content`; a token's text is that of its bytes, where they are given.
-fn tokens(reply: &Value) -> Vec<Token> {
-    let content = reply.pointer("/choices/0/logprobs/content").and_then(Value::as_array);
-    let token = |entry: &Value| {
-        let alternatives = entry.get("top_logprobs").and_then(Value::as_array);
-        let alternatives = alternatives.into_iter().flatten().filter_map(|entry| {
-            let logprob = entry.get("logprob")?.as_f64()?;
-            Some((token_text(entry)?, logprob))
-        });
-        Some(Token { text: token_text(entry)?, alternatives: alternatives.collect() })
-    };
-    content.into_iter().flatten().map_while(token).collect()
-}
-
-fn token_text(entry: &Value) -> Option<String> {
-    let bytes = entry.get("bytes").and_then(Value::as_array).and_then(|bytes| {
-        bytes
-            .iter()
-            .map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()))
-            .collect::<Option<Vec<u8>>>()
-    });
-    match bytes {
-        Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        None => entry.get("token").and_then(Value::as_str).map(str::to_owned),
+/// A token's text is that of its bytes. What the server does not say of a candidate is what OpenAI writes for it.
+fn token(token: &TokenLogprob) -> Token {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let alternatives = token.top.iter();
+    Token {
+        text: text(&token.bytes),
+        alternatives: alternatives
+            .map(|(bytes, logprob)| (text(bytes), logprob.unwrap_or(-9999.0)))
+            .collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(reply: Value, max_tokens: usize) -> Answer {
         read_answer(reply.to_string().as_bytes(), max_tokens)

@@ -1,7 +1,9 @@
 //! One call of a chat model: the request, the raw reply, and every way in which it fails.
 
+use crate::capability::Form;
+use rlaif_core::config::JudgeConfig;
 use rlaif_core::records::Message;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -18,8 +20,11 @@ pub trait ChatModel {
     fn send(&self, body: &str) -> impl Future<Output = Result<RawReply, CallError>> + Send;
 }
 
+/// Candidates a token whose log-probabilities are asked for: the most that OpenAI and vLLM give.
+pub const TOP_LOGPROBS: u8 = 20;
+
 /// What is asked of a chat model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ChatRequest {
     /// The endpoint's name of the model.
     pub model: String,
@@ -34,35 +39,48 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// Ask for the log-probabilities of this many candidates at each token.
     pub top_logprobs: Option<u8>,
+    /// How much a reasoning model thinks, in the provider's words.
+    pub reasoning_effort: Option<String>,
+    /// The form of the answer as a JSON schema, used where the endpoint holds answers to one; see
+    /// [`crate::capability::Capabilities`]. All keys required, no others allowed.
+    pub schema: Option<Value>,
+    /// The only answers there are, used where the endpoint holds answers to a choice.
+    pub choices: Vec<String>,
+    /// More fields of the body, as they are.
+    pub extra: Map<String, Value>,
 }
 
 impl ChatRequest {
-    /// The body in OpenAI's dialect; see [`ChatModel::body`].
+    /// A request with what a judge's config says of all its requests: model, limits, temperature, reasoning,
+    /// further fields.
+    pub fn of_judge(judge: &JudgeConfig, messages: Vec<Message>) -> Self {
+        Self {
+            model: judge.model.clone(),
+            messages,
+            max_tokens: judge.max_tokens,
+            temperature: judge.sampling_temperature,
+            seed: None,
+            top_logprobs: None,
+            reasoning_effort: judge.reasoning_effort.clone(),
+            schema: None,
+            choices: Vec::new(),
+            extra: judge.extra.clone(),
+        }
+    }
+
+    /// The body in OpenAI's dialect, free text; see [`ChatModel::body`].
     pub fn canonical_body(&self) -> String {
-        let mut body = Map::new();
-        body.insert("model".into(), json!(self.model));
-        let messages: Vec<Value> =
-            self.messages.iter().map(|m| json!({"role": m.role, "content": m.content})).collect();
-        body.insert("messages".into(), Value::Array(messages));
-        let limit = if self.temperature.is_some() { "max_tokens" } else { "max_completion_tokens" };
-        body.insert(limit.into(), json!(self.max_tokens));
-        if let Some(temperature) = self.temperature {
-            body.insert("temperature".into(), json!(temperature));
-        }
-        if let Some(seed) = self.seed {
-            body.insert("seed".into(), json!(seed));
-        }
-        if let Some(top) = self.top_logprobs {
-            body.insert("logprobs".into(), json!(true));
-            body.insert("top_logprobs".into(), json!(top));
-        }
-        Value::Object(body).to_string()
+        Value::Object(crate::openai::body(self, Form::Text)).to_string()
     }
 
     /// An upper bound on the prompt's tokens: no tokenizer of ours makes more tokens than bytes, and 16 a message cover the
-    /// chat template's own.
+    /// chat template's own. A schema is part of the prompt with some providers, which put some 350 tokens of their own around it.
     pub fn prompt_tokens_at_most(&self) -> u64 {
-        self.messages.iter().map(|m| (m.role.len() + m.content.len() + 16) as u64).sum::<u64>() + 16
+        let turns: usize = self.messages.iter().map(|m| m.role.len() + m.content.len() + 16).sum();
+        let form = self.schema.as_ref().map_or(0, |schema| schema.to_string().len() + 512);
+        let choices: usize = self.choices.iter().map(|choice| choice.len() + 16).sum();
+        let extra: usize = self.extra.values().map(|value| value.to_string().len()).sum();
+        (turns + form + choices + extra) as u64 + 16
     }
 }
 
@@ -224,7 +242,7 @@ mod tests {
             max_tokens: 64,
             temperature: Some(0.0),
             seed: Some(7),
-            top_logprobs: None,
+            ..ChatRequest::default()
         }
     }
 

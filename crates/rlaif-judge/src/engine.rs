@@ -241,7 +241,7 @@ pub async fn judge_all<M: ChatModel, J: Journal>(
             Some((attempt, reservation, outcome)) = in_flight.next(), if !in_flight.is_empty() => match outcome {
                 Ok(reply) => {
                     let usage = read_usage(&reply.body);
-                    let cost = price.zip(usage).map(|(price, usage)| price.cost(&usage));
+                    let cost = price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
                     let charged = price.map(|_| cost.unwrap_or(reservation.amount()));
                     budget.settle(reservation, charged.unwrap_or_default());
                     summary.replied += 1;

@@ -1,10 +1,9 @@
 //! Raw reply → verdict and usage. A pure function: a better parser is a free recomputation over stored bytes.
 
+use crate::completion::{BadBody, Completion, Finish};
 use crate::parse::{Style, parse};
-use crate::usage::parse_usage;
 use rlaif_core::money::Usage;
 use rlaif_core::records::{NoVerdict, Verdict};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What is read from the body of one reply.
@@ -24,74 +23,87 @@ pub struct Reading {
 
 /// Usage alone, to settle the budget before anyone has read the verdict.
 pub fn read_usage(body: &[u8]) -> Option<Usage> {
-    parse_usage(&serde_json::from_slice(body).ok()?)
+    Completion::read(body).ok()?.usage
 }
 
-/// Reads a chat completion: refusal, filter and truncation first, then the text in the given style.
-///
-/// `max_tokens` is what was asked for. A finish reason alone is not trusted: some servers say `stop` or `tool_calls` when the
-/// limit was reached (vLLM #47963), so a completion of `max_tokens` tokens is truncated whatever they say.
+/// Reads a reply of any provider: refusal, filter and truncation first, then the text in the given style. `max_tokens` is what
+/// was asked for.
 pub fn read_reply(body: &[u8], style: Style, max_tokens: usize) -> Reading {
-    let Ok(reply) = serde_json::from_slice::<Value>(body) else {
-        let (reason, words) = match String::from_utf8_lossy(body).trim().is_empty() {
-            true => (NoVerdict::Empty, "the body is empty"),
-            false => (NoVerdict::Unparsable, "the body is not JSON"),
-        };
-        return Reading {
-            verdict: Verdict::none(reason),
-            reason: words.into(),
+    match Completion::read(body) {
+        Ok(completion) => read_completion(&completion, style, max_tokens),
+        Err(bad) => Reading {
+            verdict: Verdict::none(no_reply(&bad)),
+            reason: bad.to_string(),
             usage: None,
             finish_reason: None,
             model: None,
-        };
-    };
-    let text_at = |path: &str| reply.pointer(path).and_then(Value::as_str);
-    let finish_reason = text_at("/choices/0/finish_reason");
-    let usage = parse_usage(&reply);
-    let content = content(&reply);
-    let cut_off = finish_reason == Some("length")
-        || usage.is_some_and(|usage| usage.completion_tokens >= max_tokens as u64);
+        },
+    }
+}
 
-    let none = |reason: NoVerdict, words: &str| (Verdict::none(reason), words.to_owned());
-    let refusal = text_at("/choices/0/message/refusal").filter(|text| !text.trim().is_empty());
-    let (verdict, reason) = if let Some(refusal) = refusal {
-        let verdict = Verdict { explanation: Some(refusal.to_owned()), ..Verdict::none(NoVerdict::Refused) };
-        (verdict, "the judge refused".to_owned())
-    } else if finish_reason == Some("content_filter") {
-        none(NoVerdict::Filtered, "the provider's content filter withheld the reply")
-    } else if finish_reason == Some("refusal") {
-        none(NoVerdict::Refused, "the judge refused")
-    } else if let Some(error) = text_at("/error/message") {
-        none(NoVerdict::Failed(error.to_owned()), "the reply is an error")
-    } else if reply.pointer("/choices/0").is_none() {
-        none(NoVerdict::Unparsable, "the reply has no choices")
-    } else if cut_off {
-        none(NoVerdict::Truncated, "the reply was cut off at its token limit")
-    } else {
-        match content {
-            Some(text) => verdict_of(&text, style),
-            None => none(NoVerdict::Empty, "the reply has no text"),
-        }
+/// The same, of a body that was read already.
+pub fn read_completion(completion: &Completion, style: Style, max_tokens: usize) -> Reading {
+    let (verdict, reason) = match text_of(completion, max_tokens) {
+        Ok(text) => verdict_of(text, style),
+        Err(none) => *none,
     };
     Reading {
         verdict,
         reason,
-        usage,
-        finish_reason: finish_reason.map(str::to_owned),
-        model: text_at("/model").map(str::to_owned),
+        usage: completion.usage,
+        finish_reason: completion.finish_word.clone(),
+        model: completion.model.clone(),
     }
 }
 
-/// The text of the first choice: a string, or the text parts of a list.
-fn content(reply: &Value) -> Option<String> {
-    match reply.pointer("/choices/0/message/content")? {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => {
-            let texts: Vec<&str> =
-                parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
-            (!texts.is_empty()).then(|| texts.concat())
+/// The verdict of a body that is no reply.
+pub fn no_reply(bad: &BadBody) -> NoVerdict {
+    match bad {
+        BadBody::Empty => NoVerdict::Empty,
+        BadBody::CutOff | BadBody::Html | BadBody::Compressed | BadBody::NotJson | BadBody::OtherJson => {
+            NoVerdict::Unparsable
         }
-        _ => None,
+        BadBody::Duplicate(_) => NoVerdict::Ambiguous,
+    }
+}
+
+/// The text of a whole reply; or the verdict of one that refused, was withheld, failed, was cut off or is empty, and why in words.
+///
+/// # Errors
+/// As said.
+pub fn text_of(completion: &Completion, max_tokens: usize) -> Result<&str, Box<(Verdict, String)>> {
+    let none = |reason: NoVerdict, words: &str| Err(Box::new((Verdict::none(reason), words.to_owned())));
+    if let Some(refusal) = &completion.refusal {
+        let verdict = Verdict { explanation: refusal.text.clone(), ..Verdict::none(NoVerdict::Refused) };
+        let words = match &refusal.category {
+            Some(category) => format!("the judge refused ({category})"),
+            None => "the judge refused".into(),
+        };
+        return Err(Box::new((verdict, words)));
+    }
+    if completion.finish == Finish::Filter {
+        return none(NoVerdict::Filtered, "the provider's content filter withheld the reply");
+    }
+    if let Some(error) = &completion.error {
+        return none(NoVerdict::Failed(error.clone()), "the reply is an error");
+    }
+    if completion.finish == Finish::Error {
+        return none(NoVerdict::Failed("the server says that it failed".into()), "the reply is an error");
+    }
+    if completion.cut_off(max_tokens) {
+        return match completion.blank_tail() {
+            Some(blank) => {
+                let words = format!(
+                    "the reply was cut off at its token limit after {blank} blank characters: the server's grammar allows them without end"
+                );
+                none(NoVerdict::Truncated, &words)
+            }
+            None => none(NoVerdict::Truncated, "the reply was cut off at its token limit"),
+        };
+    }
+    match &completion.text {
+        Some(text) => Ok(text),
+        None => none(NoVerdict::Empty, "the reply has no text"),
     }
 }
 
@@ -105,12 +117,11 @@ fn verdict_of(text: &str, style: Style) -> (Verdict, String) {
     let verdict = Verdict { scores, explanation, ..Verdict::of(parsed.verdict) };
     (verdict, parsed.reason)
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rlaif_core::records::Choice;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(reply: Value) -> Reading {
         read_reply(reply.to_string().as_bytes(), Style::BetterResponse, 100)
@@ -159,5 +170,33 @@ mod tests {
         assert_eq!(body(b"{\"choices\":[{\"message\":{\"con"), Err(NoVerdict::Unparsable));
         assert_eq!(body(b"\xff\xfe\x00"), Err(NoVerdict::Unparsable));
         assert_eq!(body(b""), Err(NoVerdict::Empty));
+    }
+
+    #[test]
+    fn blank_space_to_the_limit_is_told_apart() {
+        let text = format!("{{\"verdict\": \"1\"}}{}", "\n ".repeat(200));
+        let reading = read(completion(json!(text), "length", 100));
+        assert_eq!(reading.verdict.choice, Err(NoVerdict::Truncated));
+        assert!(reading.reason.contains("after 400 blank characters"), "{}", reading.reason);
+    }
+
+    #[test]
+    fn a_message_of_anthropic_is_read_like_any_other() {
+        let message = |text: &str, stop_reason: &str, output_tokens: u64| {
+            json!({"type": "message", "model": "claude-x", "stop_reason": stop_reason,
+                "content": [{"type": "text", "text": text}],
+                "usage": {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": output_tokens}})
+        };
+        let reading = read(message("Fine.\nBetter response: 2", "end_turn", 9));
+        assert_eq!(reading.verdict.choice, Ok(Choice::Second));
+        assert_eq!(reading.usage.unwrap().prompt_tokens, 10);
+        let choice = |reply| read(reply).verdict.choice;
+        assert_eq!(choice(message("Better response: 2", "max_tokens", 9)), Err(NoVerdict::Truncated));
+        assert_eq!(choice(message("Better response: 2", "end_turn", 100)), Err(NoVerdict::Truncated));
+        assert_eq!(
+            choice(message("Better response: 2", "model_context_window_exceeded", 9)),
+            Err(NoVerdict::Truncated)
+        );
+        assert_eq!(choice(message("I cannot.", "refusal", 9)), Err(NoVerdict::Refused));
     }
 }

@@ -115,8 +115,7 @@ fn task(name: &str) -> Task {
         messages: vec![Message::user(name)],
         max_tokens: 100,
         temperature: Some(0.0),
-        seed: None,
-        top_logprobs: None,
+        ..ChatRequest::default()
     };
     Task {
         key: name.into(),

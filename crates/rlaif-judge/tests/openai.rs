@@ -25,8 +25,7 @@ fn request() -> ChatRequest {
         messages: vec![Message::user("A or B?")],
         max_tokens: 100,
         temperature: Some(0.0),
-        seed: None,
-        top_logprobs: None,
+        ..ChatRequest::default()
     }
 }
 
@@ -216,7 +215,7 @@ fn the_key_comes_from_the_environment_and_goes_to_its_host_only() {
     assert!(with(Some("http://localhost:8000/v1"), None).is_ok(), "a local server needs no key");
     assert!(with(Some("https://judge.example/v1"), Some("SET")).is_ok());
     let error = with(None, None).unwrap_err();
-    insta::assert_snapshot!(error, @"the environment variable `OPENAI_API_KEY` with the key for `https://api.openai.com/v1` is not set");
+    insta::assert_snapshot!(error, @"the environment variable `OPENAI_API_KEY` with the key for `https://api.openai.com/v1` is not set, and neither is `OPENAI_API_KEY_FILE`");
     assert!(matches!(with(Some("https://judge.example/v1"), Some("UNSET")), Err(SetupError::NoKey { .. })));
     for base in ["http://judge.example/v1", "http://10.0.0.1/v1", "http://localhost.evil.example/v1"] {
         assert!(matches!(with(Some(base), None), Err(SetupError::Insecure { .. })), "{base}");

@@ -56,7 +56,8 @@ impl Core {
         entry.billed = reply.billed;
         entry.usage = reply.usage;
         if reply.billed {
-            entry.cost = self.price.cost(&reply.usage);
+            // Single calls are served at the list price.
+            entry.cost = self.price.cost(&reply.usage).expect("the mock has a price for every tier it names");
         }
         entry.said = reply.said();
         entry.position_biased = reply.opinion.is_some_and(|opinion| opinion.position_biased);

@@ -266,6 +266,7 @@ impl Case<'_> {
             cached_tokens: (ask.prompt_tokens as f64 * options.cached_share) as u64,
             completion_tokens: tokens + reasoning,
             reasoning_tokens: reasoning,
+            ..Usage::default()
         };
         let other_model = format!("{}-mini", ask.model);
         let completion = Completion {
@@ -280,7 +281,8 @@ impl Case<'_> {
             logprobs,
             service_tier: self.service_tier,
         };
-        let opinion = self.mode.is_clean().then_some(opinion);
+        // A step before the verdict says none.
+        let opinion = (self.mode.is_clean() && !written.verdict.is_empty()).then_some(opinion);
         Reply { billed: true, usage, opinion, ..Reply::json(200, completion.body(ask)) }
     }
 

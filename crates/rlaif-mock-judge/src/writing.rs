@@ -58,11 +58,26 @@ pub fn write<R: Rng>(
         let range = before.len()..before.len() + verdict.len();
         Written { text: format!("{before}{verdict}{after}"), verdict: range, alternatives }
     };
+    if !question.wants_verdict && ask.format == Format::Free {
+        return placed(preparation(question), "", "", alternatives);
+    }
+    // A line where it fits, else the word alone. The reply must be shorter than its limit, or it counts as cut off.
+    let line = |lead: &str, word: &str| {
+        let room = ask.max_tokens.unwrap_or(u64::MAX);
+        let fits = ask.format == Format::Free && count_tokens(lead) + count_tokens(word) + 1 < room;
+        if fits { lead.to_owned() } else { String::new() }
+    };
     match style {
         AnswerStyle::House | AnswerStyle::Auto => {
-            placed(format!("{explanation}\n\n{lead}"), &label, "", alternatives)
+            let ratings: String =
+                question.rated.iter().map(|name| rated(name, &labels, opinion) + "\n").collect();
+            let explanation = if ratings.is_empty() { explanation + "\n" } else { ratings };
+            placed(format!("{explanation}\n{lead}"), &label, "", alternatives)
         }
-        AnswerStyle::Label => placed(String::new(), &label, "", alternatives),
+        AnswerStyle::Label => {
+            let lead = question.lead.as_deref().unwrap_or_default();
+            placed(line(lead, &label), &label, "", alternatives)
+        }
         AnswerStyle::Brackets => placed(format!("{explanation}\n\n[["), &label, "]]", alternatives),
         AnswerStyle::Json => {
             let schema = match &ask.format {
@@ -88,9 +103,24 @@ pub fn write<R: Rng>(
             Written { text, verdict: range, alternatives }
         }
         AnswerStyle::Rating => {
-            placed(String::new(), &rating(opinion.quality[0]).to_string(), "", Alternatives::Ratings)
+            let rating = rating(opinion.quality[0]).to_string();
+            placed(line("Rating: ", &rating), &rating, "", Alternatives::Ratings)
         }
     }
+}
+
+/// What a judge writes before it is asked for its verdict. It takes no side, so that the verdict is drawn once.
+fn preparation(question: &Question) -> String {
+    match question.responses.is_empty() {
+        true => "1. Does it do what was asked, in so many words?\n2. Is what it states true?\n3. Is it to the point?".into(),
+        false => "Under the criteria the responses differ in how much of the request they meet, and how precisely.".into(),
+    }
+}
+
+/// Ratings of both responses on one criterion.
+fn rated(criterion: &str, labels: &[String; 2], opinion: &Opinion) -> String {
+    let [first, second] = opinion.quality.map(rating);
+    format!("{criterion}: {} = {first}, {} = {second} (it does what was asked)", labels[0], labels[1])
 }
 
 /// A quality from 0 to 1 as a rating from 1 to 10.
@@ -324,8 +354,8 @@ mod tests {
         for (style, end, label) in [
             (AnswerStyle::House, "\n\nVerdict: TR", "TR"),
             (AnswerStyle::Brackets, "\n\n[[TR]]", "TR"),
-            (AnswerStyle::Label, "TR", "TR"),
-            (AnswerStyle::Rating, "3", "3"),
+            (AnswerStyle::Label, "Verdict: TR", "TR"),
+            (AnswerStyle::Rating, "Rating: 3", "3"),
             (AnswerStyle::Json, ",\"verdict\":\"TR\"}", "TR"),
         ] {
             let written = written(&free, &asked, style);
@@ -347,6 +377,25 @@ mod tests {
         assert_eq!(auto(&ask(Format::Free, 500), &single), AnswerStyle::Rating);
         let brackets = Question { brackets: true, ..asked };
         assert_eq!(auto(&ask(Format::Free, 500), &brackets), AnswerStyle::Brackets);
+    }
+
+    #[test]
+    fn a_label_stands_alone_where_its_line_has_no_room() {
+        let asked = Question { lead: Some("Better response: ".into()), ..question(["A", "B"]) };
+        let said = |room| written(&ask(Format::Free, room), &asked, AnswerStyle::Auto).text;
+        assert_eq!(said(8), "Better response: B");
+        assert_eq!(said(4), "B");
+        let choice = Format::OneOf(vec!["A".into(), "B".into()]);
+        assert_eq!(written(&ask(choice, 8), &asked, AnswerStyle::Auto).text, "B");
+    }
+
+    #[test]
+    fn a_step_before_the_verdict_takes_no_side_and_criteria_are_rated() {
+        let early = Question { wants_verdict: false, ..question(["A", "B"]) };
+        assert!(written(&ask(Format::Free, 500), &early, AnswerStyle::Auto).verdict.is_empty());
+        let rated = Question { rated: vec!["accuracy".into()], ..question(["QX", "TR"]) };
+        let text = written(&ask(Format::Free, 500), &rated, AnswerStyle::Auto).text;
+        assert_eq!(text, "accuracy: QX = 3, TR = 8 (it does what was asked)\n\nBetter response: TR");
     }
 
     #[test]

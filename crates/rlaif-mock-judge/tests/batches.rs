@@ -121,13 +121,14 @@ async fn openai_completes_in_any_order_at_half_the_price() {
     let order: Vec<&str> = output.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();
     let asked: Vec<String> = (0..30).map(|number| format!("task-{number}")).collect();
     assert_ne!(order, asked, "shuffled");
-    let half = Price::from_dollars(1.0, 5.0, None).unwrap();
+    // The reply says that it was a batch's, and so has half the price.
+    let price = Price::from_dollars(2.0, 10.0, None).unwrap();
     let mut cost = 0;
     for line in &output {
         assert_eq!((&line["response"]["status_code"], &line["error"]), (&json!(200), &Value::Null));
         let body = &line["response"]["body"];
         assert!(content(body).contains("Better response: "));
-        cost += half.cost(&rlaif_judge::usage::parse_usage(body).unwrap()).0;
+        cost += price.cost(&rlaif_judge::usage::parse_usage(body).unwrap()).unwrap().0;
     }
     let summary = judge.settled_summary().await;
     assert_eq!((summary.cost, summary.bought), (MicroUsd(cost), 30));

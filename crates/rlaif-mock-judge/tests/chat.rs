@@ -130,7 +130,58 @@ async fn json_labels_and_log_probabilities_where_they_are_asked_for() {
     let rating = json!({"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content":
         "<response_00aa11bb>\nhm [q=1]\n</response_00aa11bb>\nRate it from 1 to 10."}]});
     let reply: Value = post(&chat(&judge), &rating).await.json().await.unwrap();
-    assert_eq!(content(&reply), "10");
+    assert_eq!(content(&reply), "10", "there is no room for more");
+}
+
+/// Every template of `rlaif-judge`, each step over the wire, read by its own reader.
+#[tokio::test]
+async fn every_built_in_template_gets_the_verdict_that_was_planted() {
+    use rlaif_judge::answer::read_answer;
+    use rlaif_judge::template::{AnswerKind, TemplateProtocol, View, built_in_names};
+    let judge = start(Options::default()).await;
+    for (number, name) in built_in_names().enumerate() {
+        for secrets in [false, true] {
+            let asker = asker(name, secrets);
+            let rates = asker.protocol() == TemplateProtocol::Rating;
+            let view = View {
+                prompt: "Name a colour.",
+                first: "A stone. [q=0.2]",
+                second: (!rates).then_some("Red. [q=0.8]"),
+                reference: Some("Blue."),
+                nonce: number as u64,
+                vote: 0,
+            };
+            let (mut earlier, mut last) = (Vec::new(), None);
+            for step in asker.steps() {
+                let token = step.answer == AnswerKind::Token;
+                let max_tokens = step.max_tokens.unwrap_or(512);
+                let mut body = json!({"model": "m", "messages": asker.messages(&view, &earlier).unwrap(),
+                    "max_tokens": max_tokens, "temperature": 0.0});
+                if token {
+                    body["logprobs"] = json!(true);
+                    body["top_logprobs"] = json!(20);
+                }
+                let reply = post(&chat(&judge), &body).await.bytes().await.unwrap();
+                let answer = read_answer(&reply, if token { usize::MAX } else { max_tokens });
+                earlier.push(answer.text.clone().unwrap());
+                last = Some(answer);
+            }
+            earlier.pop();
+            let last = last.unwrap();
+            if rates {
+                let rating = asker.read_rating(&last).unwrap();
+                // 0.2 is a rating of 2.8, which is −0.6 from −1 to 1.
+                assert!((rating + 0.6).abs() < 0.05, "{rating}");
+                continue;
+            }
+            let verdict = asker.read(&view, &earlier, &last);
+            assert_eq!(verdict.choice, Ok(Choice::Second), "{name}, {secrets}: {last:?}");
+            if name == "per_criterion" {
+                assert_eq!(verdict.scores["accuracy"], (3.0, 8.0));
+            }
+            assert_eq!(verdict.p_first.is_some(), name == "verdict_only" || name == "two_step", "{name}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -162,7 +213,7 @@ async fn verdicts(options: Options, n: usize) -> (usize, usize) {
 
 #[tokio::test]
 async fn planted_accuracy_and_position_bias_are_recovered_over_the_wire() {
-    let n = 3000;
+    let n = 1500;
     let (right, second) = verdicts(Options { accuracy: 0.8, ..Options::default() }, n).await;
     assert_share(right, n, 0.8);
     assert_share(second, n, 0.5);
@@ -216,7 +267,7 @@ async fn the_ledger_is_what_the_client_saw_to_the_micro_dollar() {
         let body = planted(number).0;
         let reply: Value = post(&chat(&judge), &body).await.json().await.unwrap();
         let seen = rlaif_judge::usage::parse_usage(&reply).unwrap();
-        cost += price.cost(&seen).0;
+        cost += price.cost(&seen).unwrap().0;
         usage = usage.plus(seen);
     }
     let summary = judge.settled_summary().await;

@@ -172,9 +172,9 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
     let seed = context.config.run.seed;
     let votes = judge.votes.max(1) as u64;
     let price = if judge.kind == JudgeKind::Local {
-        Some(Price { input: 0, output: 0, cached_input: 0 })
+        Some(Price::from_dollars(0.0, 0.0, None)?)
     } else {
-        price(judge)?
+        price(&context.config, judge)
     };
     let every = material.pairs.len().div_ceil(PAIRS_WRITTEN).max(1);
     let mut estimate = Estimate {
@@ -210,7 +210,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
         let add = |sum: Option<MicroUsd>, one: Option<MicroUsd>| {
             sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
         };
-        usual = add(usual, price.map(|price| price.cost(&usage)));
+        usual = add(usual, price.and_then(|price| price.cost(&usage)));
         let worst = price.map(|price| price.worst_case(mean(sums.prompt_tokens_at_most), most as u64));
         at_most = add(at_most, worst);
         seconds += calls as f64 * (SECONDS_A_CALL + expected as f64 / TOKENS_A_SECOND);
@@ -268,14 +268,7 @@ fn write_out(
     let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
     sums.written += 1;
     sums.prompt_tokens += bytes.div_ceil(BYTES_A_TOKEN) as u64 + TOKENS_A_MESSAGE * messages.len() as u64;
-    let request = ChatRequest {
-        model: judge.model.clone(),
-        messages,
-        max_tokens: most(step),
-        temperature: None,
-        seed: None,
-        top_logprobs: None,
-    };
+    let request = ChatRequest { max_tokens: most(step), ..ChatRequest::of_judge(judge, messages) };
     // Earlier replies may be longer than usual; each of their tokens is a few bytes.
     let longer: usize = (0..step).map(|step| BYTES_A_TOKEN * most(step)).sum();
     sums.prompt_tokens_at_most += request.prompt_tokens_at_most() + longer as u64;

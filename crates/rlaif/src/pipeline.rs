@@ -218,7 +218,7 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
         for warning in templates::check(context, judges, prompts, with_probe)? {
             say(&format!("warning: {warning}"));
         }
-        for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Openai) {
+        for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
             crate::judging::openai::client(judge)?;
         }
     }
@@ -301,7 +301,6 @@ fn recipe(
                         "judges",
                         "max_usd",
                         "probe",
-                        "calibration",
                         "tripwire_rate",
                         "tripwire_max_win_rate",
                         "templates_dir",
@@ -311,7 +310,6 @@ fn recipe(
             put("label.judges", judges_recipe(&config.label.judges)?);
             put("generate.min_distance", config.generate.min_distance.into());
             input("probe", &context.probe_fingerprint()?);
-            input("calibration", &context.calibration_fingerprint()?);
             for (judge, fingerprint) in context.local_judge_fingerprints(&config.label.judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
             }
@@ -338,7 +336,6 @@ fn recipe(
             put("label.max_response_chars", config.label.max_response_chars.into());
             put("label.too_long", serde_json::to_value(config.label.too_long)?);
             put("label.asking", asking_recipe(&config.label)?);
-            put("label.vote_smoothing", config.label.vote_smoothing.into());
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
             input("prompts", &context.prompts.fingerprint);
             input("policy", &context.policy_fingerprint);
@@ -371,6 +368,7 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
         "max_retries",
         "timeout_seconds",
         "api_key_env",
+        "prompt_cache",
         "usd_per_million_input",
         "usd_per_million_output",
         "usd_per_million_cached_input",

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::stages::prompts::conversation_under;
 use anyhow::{Context as _, Result};
 use rlaif_core::records::{FinishReason, Prompt, Response, Split};
 use rlaif_core::seed;
@@ -21,6 +22,8 @@ pub struct Sampling<'a> {
     pub split: Split,
     /// Responses a prompt.
     pub n: usize,
+    /// System prompts taken in turn by a prompt's responses, in place of `prompts.system`; empty for that one alone.
+    pub systems: &'a [String],
     /// Temperature, truncation, length, samples decoded together.
     pub config: SamplingConfig,
 }
@@ -47,25 +50,16 @@ pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> R
             continue;
         }
         interrupt::check(how.stage)?;
-        let requests = unit
-            .iter()
-            .map(|prompt| {
-                let prompt_ids = context.prompt_ids(prompt)?;
-                Ok(GenerateRequest {
-                    prompt_ids,
-                    n: how.n,
-                    seed: prompt_seed(context.config.run.seed, how.purpose, prompt),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let requests =
+            unit.iter().map(|prompt| requests_of(context, how, prompt)).collect::<Result<Vec<_>>>()?.concat();
         let samples = generate(decoder, &requests, &how.config, &mut |at: &GenerateProgress| {
             let note = format!("{} of {} samples in this batch", at.samples_done, at.samples_total);
             progress.set(done, total, &note);
         })
         .with_context(|| format!("sampling responses of `{}`", how.policy))?;
         let mut responses = Vec::new();
-        for (prompt, samples) in unit.iter().zip(samples) {
-            for (index, sample) in samples.into_iter().enumerate() {
+        for (prompt, by_system) in unit.iter().zip(samples.chunks(systems_of(how))) {
+            for (index, sample) in in_turn(by_system).into_iter().enumerate() {
                 responses.push(response(context, how.policy, prompt, index, sample));
             }
         }
@@ -75,6 +69,45 @@ pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> R
     }
     progress.finish();
     Ok(())
+}
+
+/// Requests that each prompt makes: one for each system prompt.
+fn systems_of(how: &Sampling) -> usize {
+    how.systems.len().max(1)
+}
+
+/// One request for each system prompt, with as many samples as are its turn.
+fn requests_of(context: &Context, how: &Sampling, prompt: &Prompt) -> Result<Vec<GenerateRequest>> {
+    let run_seed = context.config.run.seed;
+    let count = systems_of(how);
+    (0..count)
+        .map(|turn| {
+            let prompt_ids = match how.systems.get(turn) {
+                None => context.prompt_ids(prompt)?,
+                Some(system) => {
+                    context.tokenizer().encode_chat(&conversation_under(Some(system), prompt), true)?
+                }
+            };
+            // The first system prompt draws as a run without any does.
+            let purpose = match turn {
+                0 => how.purpose.to_string(),
+                turn => format!("{}/{turn}", how.purpose),
+            };
+            Ok(GenerateRequest {
+                prompt_ids,
+                n: how.n.saturating_sub(turn).div_ceil(count),
+                seed: prompt_seed(run_seed, &purpose, prompt),
+            })
+        })
+        .collect()
+}
+
+/// The samples of several requests, one of each in turn.
+fn in_turn<T: Clone>(requests: &[Vec<T>]) -> Vec<T> {
+    let longest = requests.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest)
+        .flat_map(|round| requests.iter().filter_map(move |samples| samples.get(round).cloned()))
+        .collect()
 }
 
 fn response(context: &Context, policy: &str, prompt: &Prompt, index: usize, sample: Sample) -> Response {
@@ -100,4 +133,16 @@ fn prompt_seed(run_seed: u64, purpose: &str, prompt: &Prompt) -> u64 {
 pub fn share_ended(responses: &[Response]) -> f64 {
     let ended = responses.iter().filter(|response| response.finish_reason == FinishReason::Stop).count();
     ended as f64 / responses.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_prompts_take_turns() {
+        let samples = [vec!["a0", "a1"], vec!["b0", "b1"], vec!["c0"]];
+        assert_eq!(in_turn(&samples), ["a0", "b0", "c0", "a1", "b1"]);
+        assert_eq!(in_turn(&samples[..1]), ["a0", "a1"]);
+    }
 }

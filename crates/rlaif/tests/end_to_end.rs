@@ -168,3 +168,42 @@ fn ctrl_c_finishes_the_unit_and_says_how_to_go_on() {
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("go on with `rlaif run rlaif.toml`"), "{stderr}");
 }
+
+/// Token ids of the responses by id, and the summary of the stage.
+fn responses(lab: &Lab, sets: &[&str]) -> std::collections::BTreeMap<String, Value> {
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    lab.done(&[["generate", "rlaif.toml"].as_slice(), &sets].concat());
+    let (lines, _) = lab.done(&[["export", "rlaif.toml", "--what", "responses"].as_slice(), &sets].concat());
+    lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|row| (row["id"].as_str().unwrap().to_string(), row["token_ids"].clone()))
+        .collect()
+}
+
+#[test]
+fn responses_are_sampled_under_the_system_prompts_in_turn() {
+    let lab = Lab::new();
+    let loud = responses(&lab, &["prompts.system=Be loud"]);
+    let quiet = responses(&lab, &["prompts.system=Be quiet"]);
+    assert_ne!(loud, quiet, "the tiny model must react to its system prompt for this to say anything");
+    let turns = responses(
+        &lab,
+        &["prompts.system=Be quiet", "generate.systems=[\"Be loud\", \"Be quiet\", \"Be slow\"]"],
+    );
+    assert_eq!(turns.len(), loud.len());
+    for prompt in 1..=12 {
+        let id = |index: usize| format!("baseline/train-{prompt:02}/{index}");
+        // Responses 0 and 3 are the first and second of "Be loud".
+        assert_eq!(turns[&id(0)], loud[&id(0)], "prompt {prompt}");
+        assert_eq!(turns[&id(3)], loud[&id(1)], "prompt {prompt}");
+    }
+
+    // A prompt with a system prompt of its own keeps it.
+    let own = "{\"id\": \"train-01\", \"prompt\": [{\"role\": \"system\", \"content\": \"Be loud\"}, {\"role\": \"user\", \"content\": \"Say 1\"}]}\n";
+    let rest: String = lab.read("prompts.jsonl").lines().skip(1).map(|line| format!("{line}\n")).collect();
+    lab.write("prompts.jsonl", &format!("{own}{rest}"));
+    let kept = responses(&lab, &["generate.systems=[\"Be quiet\"]"]);
+    assert_eq!(kept["baseline/train-01/0"], loud["baseline/train-01/0"]);
+    assert_eq!(kept["baseline/train-02/0"], quiet["baseline/train-02/0"]);
+}

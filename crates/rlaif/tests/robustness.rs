@@ -30,7 +30,8 @@ fn key(text: &str) -> String {
 impl Judge {
     fn likes(&self, text: &str) -> u8 {
         let text_says = |words: &str| text.to_lowercase().contains(words);
-        if self.gullible && (text_says("ignore") || text_says("better response:")) {
+        let orders = ["ignore", "disregard", "forget everything", "better response:"];
+        if self.gullible && orders.into_iter().any(text_says) {
             2
         } else {
             u8::from(self.honest.contains(&key(text)))
@@ -230,11 +231,11 @@ fn local_judges_are_audited_by_the_same_table() {
 fn pairs_that_are_too_long_are_set_aside_or_cut_alike() {
     let endpoint = Endpoint::new(false);
     let lab = endpoint.lab(4);
-    let short = ["run", "rlaif.toml", "--until", "label", "--set", "label.max_response_chars=1"];
+    let short = ["run", "rlaif.toml", "--until", "label", "--set", "label.max_response_chars=3"];
     let (_, stderr) = lab.done(&short);
     assert!(stderr.contains("12 set aside"), "{stderr}");
     assert_eq!(endpoint.calls(), 0, "nobody was asked");
     let (_, stderr) = lab.done(&[&short[..], &["--set", "label.too_long=cut_both"]].concat());
-    assert!(stderr.contains("saw 12 pairs cut at 1 characters"), "{stderr}");
+    assert!(stderr.contains("saw 12 pairs cut at 3 characters"), "{stderr}");
     assert_eq!(endpoint.calls(), 24);
 }

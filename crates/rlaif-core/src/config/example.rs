@@ -3,6 +3,12 @@
 use super::*;
 use crate::records::Choice;
 
+/// In a table of the example: its keys are the user's to choose, and each value is like this one's.
+pub(super) const ANY_KEY: &str = "*";
+
+/// As the value of [`ANY_KEY`]: the values may be anything.
+pub(super) const ANY_VALUE: &str = "*";
+
 /// Every key has a value and every list one element.
 pub(super) fn full_example() -> Config {
     let mut config = Config::default();
@@ -16,24 +22,25 @@ pub(super) fn full_example() -> Config {
         levels: vec![String::new()],
     }];
     config.label.principles = vec![String::new()];
+    config.generate.systems = vec![String::new()];
     config.label.few_shot = vec![few_shot(Some(String::new()))];
     config.label.few_shot_n = Some(1);
     config.label.templates_dir = Some("templates".into());
     config.label.judges = vec![JudgeConfig {
         templates: vec![String::new()],
-        only_if_unsure_below: Some(0.5),
         principle: Some(String::new()),
         opposite: Some(String::new()),
         base_url: Some(String::new()),
         api_key_env: Some(String::new()),
+        api_version: Some(String::new()),
+        reasoning_effort: Some(String::new()),
+        extra: std::iter::once((ANY_KEY.to_owned(), ANY_VALUE.into())).collect(),
         sampling_temperature: Some(0.5),
         usd_per_million_input: Some(0.5),
         usd_per_million_output: Some(0.5),
         usd_per_million_cached_input: Some(0.5),
         ..JudgeConfig::default()
     }];
-    config.label.max_pairs = Some(1);
-    config.label.calibration = Some("calibration.jsonl".into());
     config.label.max_usd = Some(0.5);
     config.label.probe = Some("probe.jsonl".into());
     config.reward.lora = lora.clone();
@@ -43,6 +50,17 @@ pub(super) fn full_example() -> Config {
     config.ppo.lora = lora.clone();
     config.dpo.lora = lora;
     config.evaluate.max_new_tokens = Some(1);
+    let price = PriceConfig {
+        input: 0.5,
+        output: 0.5,
+        cached_input: Some(0.5),
+        cache_write: Some(0.5),
+        cache_write_1h: Some(0.5),
+        batch_percent: Some(1),
+        flex_percent: Some(1),
+        priority_percent: Some(1),
+    };
+    config.prices.insert(ANY_KEY.into(), price);
     config.evaluate.judges = Some(config.label.judges.clone());
     config
 }

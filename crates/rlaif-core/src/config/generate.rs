@@ -20,6 +20,11 @@ pub struct GenerateConfig {
     pub min_distance: f64,
     /// Samples decoded together. Default 32.
     pub batch_size: usize,
+    /// System prompts under which a prompt's responses are sampled in turn, in place of `prompts.system`: response i under number
+    /// i modulo how many there are. They make responses differ in what judges look for, as UltraFeedback's principles do (Cui et
+    /// al. 2023); labels and training see the conversation as it is. A prompt with a system prompt of its own keeps it.
+    /// Default none: all responses under `prompts.system`.
+    pub systems: Vec<String>,
 }
 
 impl Default for GenerateConfig {
@@ -32,6 +37,7 @@ impl Default for GenerateConfig {
             max_new_tokens: 128,
             min_distance: 0.1,
             batch_size: 32,
+            systems: Vec::new(),
         }
     }
 }

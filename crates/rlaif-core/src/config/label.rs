@@ -1,11 +1,18 @@
 //! `[label]` and `[[label.judges]]`.
 
 use super::Criterion;
-use crate::money::Price;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Where an `openai` judge is asked unless its config says otherwise.
-const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
+const OPENAI_URL: &str = "https://api.openai.com/v1";
+
+/// Where an `anthropic` judge is asked unless its config says otherwise.
+const ANTHROPIC_URL: &str = "https://api.anthropic.com/v1";
+
+/// Hosts that are Azure's own end like this.
+const AZURE_HOSTS: [&str; 3] =
+    [".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"];
 
 /// How a judge is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,8 +32,29 @@ pub enum Protocol {
 pub enum JudgeKind {
     /// A model that this program loads itself; no network.
     Local,
-    /// Any OpenAI-compatible chat completions endpoint.
+    /// Any OpenAI-compatible chat completions endpoint: OpenAI, vLLM, SGLang, llama.cpp, Ollama, OpenRouter.
     Openai,
+    /// Anthropic's messages API.
+    Anthropic,
+    /// A deployment in Azure OpenAI.
+    Azure,
+}
+
+impl JudgeKind {
+    /// The word in configs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Azure => "azure",
+        }
+    }
+
+    /// True if it is asked over the network, and may cost money.
+    pub fn is_remote(self) -> bool {
+        self != Self::Local
+    }
 }
 
 /// What becomes of a pair with a response above `label.max_response_chars`.
@@ -37,39 +65,6 @@ pub enum TooLong {
     SetAside,
     /// Pairwise judges see both responses up to that length, with a line that says so where one was cut.
     CutBoth,
-}
-
-/// How the verdicts of several judges come to one p.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Aggregation {
-    /// The mean of the judges' p by their weights.
-    Mean,
-    /// The share of judges, by their weights, that prefer a.
-    Majority,
-    /// Each judge's error rates by place are fitted (Dawid & Skene 1979), and p is what is probable under them.
-    DawidSkene,
-    /// Each judge's strength and position bias are fitted in a logistic Bradley-Terry model, and p is what is probable under it.
-    BradleyTerry,
-}
-
-impl Aggregation {
-    /// Whether something is fitted to verdicts first.
-    pub fn is_fitted(self) -> bool {
-        matches!(self, Self::DawidSkene | Self::BradleyTerry)
-    }
-}
-
-/// Which pairs are judged where there are more than are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PairChoice {
-    /// Any.
-    Random,
-    /// Those whose responses differ most: by edit distance, or by the scores of the first judge where that is contrastive.
-    MostDifferent,
-    /// Those of which the first judge is least sure.
-    LeastSure,
 }
 
 /// An example shown to a pairwise judge before the pair.
@@ -102,13 +97,6 @@ pub struct LabelConfig {
     pub shuffle_criteria: bool,
     /// Principles for templates that show one, drawn for each pair. Default none.
     pub principles: Vec<String>,
-    /// `random`, `most_different` or `least_sure`: which pairs are judged where there are more than `pairs_per_prompt` or
-    /// `max_pairs` let in. With `least_sure` the first judge judges every pair that `pairs_per_prompt` lets in, and the `max_pairs` of
-    /// them whose p is nearest ½ (first those on which it contradicts itself or says nothing) go on; the others are no
-    /// pairs of the run. With `most_different` and a contrastive first judge, it scores all responses first. Default `random`.
-    pub pair_choice: PairChoice,
-    /// Pairs of all prompts together, at most. Default none.
-    pub max_pairs: Option<usize>,
     /// Examples shown before the pair. Default none (Lee et al. 2023, table 2: they mostly hurt).
     pub few_shot: Vec<FewShot>,
     /// How many examples are drawn, the same for all calls, with verdicts that lean to no place. Default all.
@@ -135,16 +123,7 @@ pub struct LabelConfig {
     pub tripwire_rate: f64,
     /// A family of known-bad responses stops the run once the 95 % interval of its win rate lies above this. Default 0.05.
     pub tripwire_max_win_rate: f64,
-    /// `mean`, `majority`, `dawid_skene` or `bradley_terry`: how the verdicts of several judges come to one p. The last two are fitted
-    /// to `calibration`, or without it to the pairs themselves, and put what they learnt in the place of `weight`. Default `mean`.
-    pub aggregation: Aggregation,
-    /// Labelled pairs (`prompt`, `better`, `worse`) to which `dawid_skene` and `bradley_terry` are fitted. Without them it takes three
-    /// judges, which can only be measured against each other: judges that share a mistake then look right. Relative to the config file. Default none.
-    pub calibration: Option<std::path::PathBuf>,
-    /// c: v votes of k that one judge gives for the first place come to p = (v + c)/(k + 2c), where no log-probabilities come with
-    /// them and more than one was asked for. Default 0.5: Jeffreys' prior.
-    pub vote_smoothing: f64,
-    /// The judges, in the order in which they are asked. Default: one local contrastive judge of tone, see the quickstart.
+    /// The judges; their p are averaged. Default: one local contrastive judge of tone, see the quickstart.
     pub judges: Vec<JudgeConfig>,
     /// Stop before the judges of this run have cost more than this many dollars. Default none.
     pub max_usd: Option<f64>,
@@ -160,8 +139,6 @@ impl Default for LabelConfig {
             criteria: ["accuracy", "clarity", "helpfulness", "safety"].map(Criterion::named).to_vec(),
             shuffle_criteria: false,
             principles: Vec::new(),
-            pair_choice: PairChoice::Random,
-            max_pairs: None,
             few_shot: Vec::new(),
             few_shot_n: None,
             templates_dir: None,
@@ -174,9 +151,6 @@ impl Default for LabelConfig {
             too_long: TooLong::SetAside,
             tripwire_rate: 0.01,
             tripwire_max_win_rate: 0.05,
-            aggregation: Aggregation::Mean,
-            calibration: None,
-            vote_smoothing: 0.5,
             judges: vec![JudgeConfig::tone()],
             max_usd: None,
             probe: None,
@@ -190,12 +164,12 @@ impl Default for LabelConfig {
 pub struct JudgeConfig {
     /// Name in labels and reports. Default `judge`.
     pub name: String,
-    /// `local` or `openai`. Default `local`.
+    /// `local`, `openai`, `anthropic` or `azure`. Default `local`.
     pub kind: JudgeKind,
     /// `pairwise`, `rating` or `contrastive`. Default `contrastive` for local judges, `pairwise` for others.
     pub protocol: Protocol,
-    /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for `openai` the
-    /// endpoint's name of it. Default `policy`.
+    /// The model: for `local` a folder, `.gguf`, `hf:owner/name`, or `policy` for the baseline itself; for the
+    /// others the endpoint's name of it (`azure`: of the deployment). Default `policy`.
     pub model: String,
     /// Weight of this judge in the mean of p. Default 1.
     pub weight: f64,
@@ -207,9 +181,6 @@ pub struct JudgeConfig {
     /// openai: name the responses by two random words in each call where the template allows it, and plant a secret word that a
     /// steered judge gives away. Default false.
     pub verdict_codes: bool,
-    /// A cascade: ask this judge only about pairs on which |p − ½| of the judges before it (their mean) is below this, or which they
-    /// left without a vote. Its verdicts add up with theirs. Default none: ask about every pair.
-    pub only_if_unsure_below: Option<f64>,
 
     /// Contrastive: system prompt of the principle.
     pub principle: Option<String>,
@@ -219,27 +190,39 @@ pub struct JudgeConfig {
     /// [−1, 1], / temperature), so that one point of ten is p = 0.9. Default 0.1.
     pub temperature: f64,
 
-    /// openai: base URL up to and including `/v1`. Default `https://api.openai.com/v1`.
+    /// remote: base URL up to and including `/v1`; for `azure` the resource's, such as `https://NAME.openai.azure.com`.
+    /// Default OpenAI's or Anthropic's own.
     pub base_url: Option<String>,
-    /// openai: environment variable with the key; none for endpoints without one. Default `OPENAI_API_KEY` with the default URL.
+    /// remote: environment variable with the key, or with `_FILE` behind it the path of a file with the key; none for endpoints
+    /// without one. Default `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` or `AZURE_OPENAI_API_KEY` with that provider's own hosts only.
     pub api_key_env: Option<String>,
-    /// openai: requests in flight. Default 8.
+    /// azure: the `api-version` of every request. Default `2024-10-21`.
+    pub api_version: Option<String>,
+    /// remote: requests in flight. Default 8.
     pub max_concurrency: usize,
-    /// openai: retries of one request after failures that are worth one. Default 5.
+    /// remote: retries of one request after failures that are worth one. Default 5.
     pub max_retries: usize,
-    /// openai: seconds until a request is given up. Default 120.
+    /// remote: seconds until a request is given up. Default 120.
     pub timeout_seconds: f64,
-    /// openai: tokens for explanation and verdict. Default 512.
+    /// remote: tokens for explanation and verdict. Default 512.
     pub max_tokens: usize,
-    /// openai: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
+    /// remote: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
     pub sampling_temperature: Option<f64>,
-    /// openai: dollars per million prompt tokens. Required unless `allow_unknown_price`.
+    /// openai, azure: `minimal`, `low`, `medium` or `high` for reasoning models, passed on as it is. Default none.
+    pub reasoning_effort: Option<String>,
+    /// anthropic: mark the system prompt to be kept in the provider's cache, which it does from about a thousand tokens on.
+    /// Default true.
+    pub prompt_cache: bool,
+    /// remote: more fields of the request's body, passed on as they are, such as `extra = { service_tier = "flex" }`. Default none.
+    pub extra: Map<String, Value>,
+    /// remote: dollars per million prompt tokens. Default: what `[prices]` or this program's table says; without a price it
+    /// does not start, unless `allow_unknown_price`.
     pub usd_per_million_input: Option<f64>,
-    /// openai: dollars per million completion tokens. Required unless `allow_unknown_price`.
+    /// remote: dollars per million completion tokens. Default as above.
     pub usd_per_million_output: Option<f64>,
-    /// openai: dollars per million cached prompt tokens. Default: the input price.
+    /// remote: dollars per million cached prompt tokens. Default: the input price.
     pub usd_per_million_cached_input: Option<f64>,
-    /// openai: run although the price is unknown; the bill then says so instead of a sum. Default false.
+    /// remote: run although the price is unknown; the bill then says so instead of a sum. Default false.
     pub allow_unknown_price: bool,
 }
 
@@ -254,17 +237,20 @@ impl Default for JudgeConfig {
             templates: Vec::new(),
             votes: 1,
             verdict_codes: false,
-            only_if_unsure_below: None,
             principle: None,
             opposite: None,
             temperature: 0.1,
             base_url: None,
             api_key_env: None,
+            api_version: None,
             max_concurrency: 8,
             max_retries: 5,
             timeout_seconds: 120.0,
             max_tokens: 512,
             sampling_temperature: Some(0.0),
+            reasoning_effort: None,
+            prompt_cache: true,
+            extra: Map::new(),
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_million_cached_input: None,
@@ -291,24 +277,76 @@ impl JudgeConfig {
             _ if !self.templates.is_empty() => self.templates.iter().map(String::as_str).collect(),
             (Protocol::Rating, _) => vec!["rating"],
             (Protocol::Pairwise, JudgeKind::Local) => vec!["verdict_only"],
-            (Protocol::Pairwise, JudgeKind::Openai) => vec!["explain"],
+            (Protocol::Pairwise, _) => vec!["explain"],
         }
     }
 
-    /// openai: the base URL, given or default, without a slash at its end.
+    /// remote: the base URL, given or default, without a slash at its end; empty for an `azure` judge that gives none.
     pub fn base_url(&self) -> &str {
-        self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/')
+        let default = match self.kind {
+            JudgeKind::Anthropic => ANTHROPIC_URL,
+            JudgeKind::Azure => "",
+            JudgeKind::Openai | JudgeKind::Local => OPENAI_URL,
+        };
+        self.base_url.as_deref().unwrap_or(default).trim_end_matches('/')
     }
 
-    /// openai: the variable that holds the key; `OPENAI_API_KEY` for the default URL, none for another unless given.
+    /// remote: the variable that holds the key. A default one goes to hosts of its own provider only; for any other the config
+    /// must name a variable, or there is none.
     pub fn api_key_env(&self) -> Option<&str> {
-        let default = (self.base_url() == DEFAULT_BASE_URL).then_some("OPENAI_API_KEY");
+        let url = self.base_url();
+        let default = match self.kind {
+            JudgeKind::Anthropic => (url == ANTHROPIC_URL).then_some("ANTHROPIC_API_KEY"),
+            JudgeKind::Azure => is_azure(url).then_some("AZURE_OPENAI_API_KEY"),
+            JudgeKind::Openai | JudgeKind::Local => (url == OPENAI_URL).then_some("OPENAI_API_KEY"),
+        };
         self.api_key_env.as_deref().or(default)
     }
 
-    /// openai: what it charges, or `None` where that is unknown.
-    pub fn price(&self) -> Option<Price> {
-        let (input, output) = (self.usd_per_million_input?, self.usd_per_million_output?);
-        Price::from_dollars(input, output, self.usd_per_million_cached_input).ok()
+    /// azure: the `api-version`, given or default.
+    pub fn api_version(&self) -> &str {
+        self.api_version.as_deref().unwrap_or("2024-10-21")
+    }
+}
+
+/// True for `https://` and a host of Azure's, written plainly: what could be read in two ways is not Azure's.
+fn is_azure(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://") else { return false };
+    let host = rest.split('/').next().unwrap_or_default();
+    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    plain && AZURE_HOSTS.iter().any(|end| host.len() > end.len() && host.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_key_goes_to_the_hosts_of_its_provider_only() {
+        let key = |kind, url: Option<&str>| {
+            let judge = JudgeConfig { kind, base_url: url.map(String::from), ..JudgeConfig::default() };
+            judge.api_key_env().map(String::from)
+        };
+        assert_eq!(key(JudgeKind::Openai, None).as_deref(), Some("OPENAI_API_KEY"));
+        assert_eq!(key(JudgeKind::Anthropic, None).as_deref(), Some("ANTHROPIC_API_KEY"));
+        assert_eq!(key(JudgeKind::Azure, None), None);
+        let azure = Some("https://me.openai.azure.com/");
+        assert_eq!(key(JudgeKind::Azure, azure).as_deref(), Some("AZURE_OPENAI_API_KEY"));
+        for evil in [
+            "https://evil.example/v1",
+            "https://evil.example/.openai.azure.com",
+            "https://evil.example\\.openai.azure.com",
+            "https://evil.example?.openai.azure.com",
+            "https://evil.example#.openai.azure.com",
+            "https://evil.example:1@x.openai.azure.com",
+            "https://.openai.azure.com",
+            "http://me.openai.azure.com",
+            "https://api.openai.com.evil.example/v1",
+            "https://api.anthropic.com/v1/../evil",
+        ] {
+            for kind in [JudgeKind::Openai, JudgeKind::Anthropic, JudgeKind::Azure] {
+                assert_eq!(key(kind, Some(evil)), None, "{kind:?} {evil}");
+            }
+        }
     }
 }

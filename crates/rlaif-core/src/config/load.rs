@@ -3,7 +3,7 @@
 //! Order: flag, then environment, then file, then default. The file is checked against an example config that has every
 //! key, so that all unknown keys and wrong types are found at once, not only the first.
 
-use super::example::{bare_examples, full_example};
+use super::example::{ANY_KEY, ANY_VALUE, bare_examples, full_example};
 use super::{Config, Problem, toml_out};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +81,7 @@ impl Config {
     /// * `env`: looks a variable up; `ppo.optim.learning_rate` is `RLAIF_PPO_OPTIM_LEARNING_RATE`. Judges and few-shot
     ///   examples cannot be set from the environment.
     ///
-    /// An optional key is emptied by `"none"`, since TOML has no null. An `openai` judge that names no protocol is `pairwise`.
+    /// An optional key is emptied by `"none"`, since TOML has no null. A remote judge that names no protocol is `pairwise`.
     ///
     /// # Errors
     /// All problems at once: TOML syntax, unknown keys with the nearest known one, wrong types, missing keys, and what
@@ -291,7 +291,7 @@ impl Loader {
     fn apply_environment(&mut self, given: &mut Value, env: impl Fn(&str) -> Option<String>) {
         let mut keys = Vec::new();
         settable_keys("", &self.full, &self.optional, &mut keys);
-        for key in keys {
+        for key in keys.into_iter().filter(|key| !key.contains(ANY_KEY)) {
             let name = format!("RLAIF_{}", key.replace('.', "_").to_uppercase());
             if let Some(value) = env(&name) {
                 self.apply(given, &key, &value, Place::Env(name));
@@ -382,11 +382,19 @@ impl Loader {
         }
         match (full, given) {
             (Value::Object(_), Value::String(name)) if has_short_form(path) => Some(Value::String(name)),
+            (Value::Object(known), given @ Value::Object(_))
+                if known.get(ANY_KEY).is_some_and(|any| any == ANY_VALUE) =>
+            {
+                Some(given)
+            }
             (Value::Object(known), Value::Object(given)) => {
                 let mut kept = Map::new();
                 for (key, value) in given {
                     let path = join(path, &key);
-                    let Some(full) = known.get(&key) else {
+                    if let Some(full) = known.get(ANY_KEY) {
+                        self.missing_keys(&path, full, &value);
+                    }
+                    let Some(full) = known.get(&key).or_else(|| known.get(ANY_KEY)) else {
                         self.unknown_key(&path, &key, known);
                         continue;
                     };
@@ -447,7 +455,12 @@ impl Loader {
         let (Value::Object(known), Value::Object(given)) = (full, given) else { return };
         for key in known.keys().filter(|key| !given.contains_key(*key)) {
             let mut trial = self.full.clone();
-            let element = segments(path).and_then(|path| schema_at_mut(&mut trial, &path));
+            // The user's own names may hold dots; the example knows only one.
+            let place = match path.strip_prefix("prices.") {
+                Some(_) => format!("prices.{ANY_KEY}"),
+                None => path.to_owned(),
+            };
+            let element = segments(&place).and_then(|path| schema_at_mut(&mut trial, &path));
             if let Some(Value::Object(element)) = element {
                 element.shift_remove(key);
             }
@@ -559,13 +572,13 @@ fn settable_keys(path: &str, full: &Value, optional: &BTreeSet<String>, keys: &m
     }
 }
 
-/// An `openai` judge that names no protocol is asked pairwise: it has no other.
+/// A remote judge that names no protocol is asked pairwise: it has no other.
 fn default_protocols(given: &mut Value) {
     for section in ["label", "evaluate"] {
         let judges = given.get_mut(section).and_then(|section| section.get_mut("judges"));
         for judge in judges.and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(judge) = judge
-                && judge.get("kind").is_some_and(|kind| kind == "openai")
+                && judge.get("kind").is_some_and(|kind| kind != "local")
             {
                 judge.entry("protocol").or_insert_with(|| "pairwise".into());
             }

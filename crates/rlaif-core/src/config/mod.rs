@@ -15,13 +15,12 @@ mod run;
 mod toml_out;
 mod validate;
 
+pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
-pub use label::{
-    Aggregation, FewShot, JudgeConfig, JudgeKind, LabelConfig, PairChoice, Protocol, TooLong,
-};
+pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
 pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
@@ -31,6 +30,7 @@ pub use run::{PromptsConfig, RunConfig, Stage};
 pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The whole of `rlaif.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -56,6 +56,8 @@ pub struct Config {
     pub evaluate: EvaluateConfig,
     /// Trying of judges.
     pub audit: AuditConfig,
+    /// What judges charge, by the endpoint's name of the model; comes before the table that ships with this program.
+    pub prices: BTreeMap<String, PriceConfig>,
 }
 
 impl Config {

@@ -50,13 +50,15 @@ fn write_table(
             Value::Array(items) if is_tables(items) => {}
             leaf => {
                 let comment = comment(&below(path, key));
+                let key = toml_key(key);
                 let _ = writeln!(out, "{key} = {}  # {comment}", toml_value(leaf));
             }
         }
     }
     for (key, value) in table {
-        let (header, path) = (below(header, key), below(path, key));
+        let (header, path) = (below(header, &toml_key(key)), below(path, key));
         match value {
+            Value::Object(inner) if inner.is_empty() => {}
             Value::Object(inner) => {
                 open(out, &format!("[{header}]"));
                 write_table(out, &header, &path, inner, comment);
@@ -79,6 +81,12 @@ fn open(out: &mut String, header: &str) {
     let _ = writeln!(out, "{gap}{header}");
 }
 
+/// A key as it is, or in quotes where TOML wants them: `gpt-4.1` is two keys otherwise.
+fn toml_key(key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if bare { key.to_owned() } else { toml::Value::String(key.to_owned()).to_string() }
+}
+
 /// A list of nothing but tables; one that mixes names and tables is written in one line.
 fn is_tables(items: &[Value]) -> bool {
     !items.is_empty() && items.iter().all(Value::is_object)
@@ -96,9 +104,13 @@ fn toml_value(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", "))
         }
-        Value::Object(table) => {
-            let entries = table.iter().map(|(key, value)| format!("{key} = {}", toml_value(value)));
-            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        // Inside a list of mixed kinds; elsewhere tables stand under their own headers.
+        Value::Object(inner) => {
+            let fields: Vec<String> = inner
+                .iter()
+                .map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)))
+                .collect();
+            format!("{{ {} }}", fields.join(", "))
         }
     }
 }

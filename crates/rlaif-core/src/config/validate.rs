@@ -1,8 +1,7 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol,
-    Stage,
+    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PpoConfig, Protocol, Stage,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -35,6 +34,7 @@ impl Config {
         self.check_run(&mut check);
         self.check_generate(&mut check);
         self.check_label(&mut check);
+        self.check_prices(&mut check);
         self.check_preference_trainers(&mut check);
         check_ppo(&mut check, &self.ppo);
         self.check_evaluate(&mut check);
@@ -98,6 +98,20 @@ impl Config {
         check.share("generate.min_distance", generate.min_distance, Ends::Both);
         check.at_least("generate.max_new_tokens", generate.max_new_tokens, 1);
         check.at_least("generate.batch_size", generate.batch_size, 1);
+        for (index, system) in generate.systems.iter().enumerate() {
+            if system.trim().is_empty() {
+                check.add(&format!("generate.systems[{index}]"), "must not be empty".into());
+            }
+        }
+        if generate.systems.len() > generate.n && generate.n > 0 {
+            let (n, got) = (generate.n, generate.systems.len());
+            check.add(
+                "generate.systems",
+                format!(
+                    "must be at most `generate.n` = {n}: each response is sampled under one of them, got {got}"
+                ),
+            );
+        }
         if !self.runs(Stage::Label) {
             return;
         }
@@ -133,19 +147,17 @@ impl Config {
         check.share("label.tripwire_max_win_rate", label.tripwire_max_win_rate, Ends::Both);
         check.at_least("audit.per_family", self.audit.per_family, 1);
         check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
-        check.at_least("label.vote_smoothing", label.vote_smoothing, 0.0);
-        self.check_panel(check);
         if let Some(max_usd) = label.max_usd {
             check.at_least("label.max_usd", max_usd, 0.0);
         }
         if label.judges.is_empty() && self.runs(Stage::Label) {
             check.add("label.judges", "must name at least one judge where `label` runs".into());
         }
-        check_judges(check, "label.judges", &label.judges);
+        check_judges(check, self, "label.judges", &label.judges);
         self.check_asking(check);
         if label.max_usd.is_some() {
             for (index, judge) in label.judges.iter().enumerate() {
-                if judge.kind == JudgeKind::Openai && judge.price().is_none() && judge.allow_unknown_price {
+                if judge.kind.is_remote() && self.price_of(judge).is_none() && judge.allow_unknown_price {
                     let key = format!("label.judges[{index}].allow_unknown_price");
                     check.add(
                         &key,
@@ -187,26 +199,20 @@ impl Config {
         }
     }
 
-    /// What panels, cascades and the choice of pairs need.
-    fn check_panel(&self, check: &mut Checks) {
-        let label = &self.label;
-        if label.max_pairs == Some(0) {
-            check.add("label.max_pairs", "must be at least 1, got 0".into());
-        }
-        if label.pair_choice == PairChoice::LeastSure && label.max_pairs.is_none() {
-            let message =
-                "must be given with `label.pair_choice` = \"least_sure\": without a limit every pair goes on";
-            check.add("label.max_pairs", message.into());
-        }
-        if label.aggregation.is_fitted() && label.calibration.is_none() && label.judges.len() < 3 {
-            // How often two agree does not tell which of them is right more often.
-            let message = "needs labelled pairs in `label.calibration`, or at least three judges that can be measured by each other";
-            check.add("label.aggregation", message.into());
-        }
-        if let Some(first) = label.judges.first().filter(|judge| judge.only_if_unsure_below.is_some()) {
-            let message =
-                format!("cannot be given for the first judge, {:?}: nobody comes before it", first.name);
-            check.add("label.judges[0].only_if_unsure_below", message);
+    fn check_prices(&self, check: &mut Checks) {
+        for (model, price) in &self.prices {
+            let key = |name: &str| format!("prices.{model}.{name}");
+            for (name, dollars) in [
+                ("input", Some(price.input)),
+                ("output", Some(price.output)),
+                ("cached_input", price.cached_input),
+                ("cache_write", price.cache_write),
+                ("cache_write_1h", price.cache_write_1h),
+            ] {
+                if let Some(dollars) = dollars {
+                    check.at_least(&key(name), dollars, 0.0);
+                }
+            }
         }
     }
 
@@ -236,7 +242,7 @@ impl Config {
         // A 95 % percentile interval of fewer resamples rests on one or two of them.
         check.at_least("evaluate.bootstrap", evaluate.bootstrap, 100);
         if let Some(judges) = &evaluate.judges {
-            check_judges(check, "evaluate.judges", judges);
+            check_judges(check, self, "evaluate.judges", judges);
         }
     }
 
@@ -342,7 +348,7 @@ fn check_lora(check: &mut Checks, section: &str, lora: Option<&LoraConfig>) {
     }
 }
 
-fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
+fn check_judges(check: &mut Checks, config: &Config, section: &str, judges: &[JudgeConfig]) {
     let mut names = BTreeSet::new();
     for (index, judge) in judges.iter().enumerate() {
         let key = |name: &str| format!("{section}[{index}].{name}");
@@ -362,12 +368,6 @@ fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
             check.add(&key("model"), "must not be empty".into());
         }
         check.above(&key("weight"), judge.weight, 0.0);
-        if let Some(below) = judge.only_if_unsure_below {
-            check.above(&key("only_if_unsure_below"), below, 0.0);
-            if below > 0.5 {
-                check.add(&key("only_if_unsure_below"), format!("must be at most 0.5, got {below}"));
-            }
-        }
         check.above(&key("temperature"), judge.temperature, 0.0);
         check.at_least(&key("max_concurrency"), judge.max_concurrency, 1);
         check.above(&key("timeout_seconds"), judge.timeout_seconds, 0.0);
@@ -376,7 +376,7 @@ fn check_judges(check: &mut Checks, section: &str, judges: &[JudgeConfig]) {
             check.at_least(&key("sampling_temperature"), temperature, 0.0);
         }
         check_templates(check, &key, judge);
-        check_judge_kind(check, &key, judge);
+        check_judge_kind(check, config, &key, judge);
     }
 }
 
@@ -395,10 +395,7 @@ fn check_templates(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &Jud
         check.add(&key("templates"), "is for judges that are asked; a contrastive one is not".into());
     }
     check.at_least(&key("votes"), judge.votes, 1);
-    if judge.votes > 1
-        && judge.kind == JudgeKind::Openai
-        && judge.sampling_temperature.is_none_or(|t| t == 0.0)
-    {
+    if judge.votes > 1 && judge.kind.is_remote() && judge.sampling_temperature.is_none_or(|t| t == 0.0) {
         let message =
             "must be 1 unless `sampling_temperature` is above 0: the same question gets the same answer";
         check.add(&key("votes"), format!("{message}, got {}", judge.votes));
@@ -406,13 +403,16 @@ fn check_templates(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &Jud
 }
 
 /// What each kind and protocol needs, and what it does not use.
-fn check_judge_kind(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
     let default = JudgeConfig::default();
     let contrastive = judge.kind == JudgeKind::Local && judge.protocol == Protocol::Contrastive;
     let principle = [("principle", &judge.principle), ("opposite", &judge.opposite)];
-    if judge.kind == JudgeKind::Openai && judge.protocol == Protocol::Contrastive {
-        let message = "cannot be \"contrastive\" for an `openai` judge: the endpoint gives no log-probs of a given text";
-        check.add(&key("protocol"), message.into());
+    if judge.kind.is_remote() && judge.protocol == Protocol::Contrastive {
+        let kind = judge.kind.name();
+        let message = format!(
+            "cannot be \"contrastive\" for an `{kind}` judge: the endpoint gives no log-probs of a given text"
+        );
+        check.add(&key("protocol"), message);
     } else if contrastive {
         for (name, text) in principle {
             if text.as_ref().is_none_or(|text| text.trim().is_empty()) {
@@ -448,49 +448,88 @@ fn check_judge_kind(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &Ju
                 ("votes", judge.votes > 1),
                 ("verdict_codes", judge.verdict_codes != default.verdict_codes),
                 ("sampling_temperature", judge.sampling_temperature != default.sampling_temperature),
+                ("api_version", judge.api_version.is_some()),
+                ("reasoning_effort", judge.reasoning_effort.is_some()),
+                ("prompt_cache", judge.prompt_cache != default.prompt_cache),
+                ("extra", !judge.extra.is_empty()),
                 ("usd_per_million_input", judge.usd_per_million_input.is_some()),
                 ("usd_per_million_output", judge.usd_per_million_output.is_some()),
                 ("usd_per_million_cached_input", judge.usd_per_million_cached_input.is_some()),
                 ("allow_unknown_price", judge.allow_unknown_price),
             ] {
                 if given {
-                    check.add(&key(name), "is for `openai` judges only; a local one does not use it".into());
+                    check.add(&key(name), "is for remote judges only; a local one does not use it".into());
                 }
             }
         }
-        JudgeKind::Openai => check_openai(check, key, judge),
+        JudgeKind::Openai | JudgeKind::Anthropic | JudgeKind::Azure => {
+            check_remote(check, config, key, judge);
+        }
     }
 }
 
-fn check_openai(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+fn check_remote(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
     if judge.model == "policy" {
         check.add(&key("model"), "must be the endpoint's name of a model, got \"policy\"".into());
     }
-    if let Err(message) = check_url(judge.base_url()) {
+    if judge.kind == JudgeKind::Azure && judge.base_url.is_none() {
+        let message = "must be given for an `azure` judge, such as \"https://NAME.openai.azure.com\"";
+        check.add(&key("base_url"), message.into());
+    } else if let Err(message) = check_url(judge.base_url()) {
         check.add(&key("base_url"), message);
     }
+    check_fields(check, key, judge);
     if let Some(name) = &judge.api_key_env
         && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
     {
         // The text is not repeated: it may be the key itself.
         check.add(&key("api_key_env"), "must be the name of an environment variable, not the key".into());
     }
+    let known = config.price_of(judge).is_some();
     let prices = [
         ("usd_per_million_input", judge.usd_per_million_input),
         ("usd_per_million_output", judge.usd_per_million_output),
     ];
+    let half = judge.usd_per_million_input.is_some() != judge.usd_per_million_output.is_some();
     for (name, price) in prices {
         match price {
             Some(price) => check.at_least(&key(name), price, 0.0),
-            None if judge.allow_unknown_price => {}
+            None if half => check.add(&key(name), "must be given too where the other price is".into()),
+            None if known || judge.allow_unknown_price => {}
             None => {
-                let message = "must be given, or `allow_unknown_price` = true: an unknown price is not 0";
-                check.add(&key(name), message.into());
+                let message = format!(
+                    "must be given, or `[prices.{:?}]`, or `allow_unknown_price` = true: an unknown price is not 0",
+                    judge.model
+                );
+                check.add(&key(name), message);
             }
         }
     }
     if let Some(price) = judge.usd_per_million_cached_input {
         check.at_least(&key("usd_per_million_cached_input"), price, 0.0);
+    }
+}
+
+/// Fields of the request that a kind does not have, or that are not the user's to set.
+fn check_fields(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeConfig) {
+    let anthropic = judge.kind == JudgeKind::Anthropic;
+    let default = JudgeConfig::default();
+    if anthropic && judge.reasoning_effort.is_some() {
+        check.add(&key("reasoning_effort"), "is not known to `anthropic` judges; see `extra`".into());
+    }
+    if judge.prompt_cache != default.prompt_cache && !anthropic {
+        check.add(&key("prompt_cache"), "is for `anthropic` judges only; others cache by themselves".into());
+    }
+    if judge.api_version.is_some() && judge.kind != JudgeKind::Azure {
+        check.add(&key("api_version"), "is for `azure` judges only".into());
+    }
+    for name in judge.extra.keys() {
+        // What is asked, and how many answers are paid for, follows from the config's other keys.
+        if ["model", "messages", "system", "stream", "n", "max_tokens", "max_completion_tokens"]
+            .contains(&name.as_str())
+        {
+            check.add(&key("extra"), format!("cannot set `{name}`"));
+        }
     }
 }
 

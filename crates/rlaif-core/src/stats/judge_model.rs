@@ -289,9 +289,9 @@ fn newton(start: (f64, f64), counts: &Counts, ridge: Ridge) -> (f64, f64) {
     let (s_precision, b_precision) = (ridge.strength_sd.powi(-2), ridge.bias_sd.powi(-2));
     let objective = |(s, b): (f64, f64)| {
         let mut sum = -0.5 * s_precision * (s - ridge.strength_mean).powi(2) - 0.5 * b_precision * b * b;
-        for node in 0..NODES {
+        for (node, (first, second)) in counts[0].iter().zip(&counts[1]).enumerate() {
             let x = s * theta(node) + b;
-            sum += counts[0][node] * log_sigmoid(x) + counts[1][node] * log_sigmoid(-x);
+            sum += first * log_sigmoid(x) + second * log_sigmoid(-x);
         }
         sum
     };
@@ -301,10 +301,10 @@ fn newton(start: (f64, f64), counts: &Counts, ridge: Ridge) -> (f64, f64) {
         let (s, b) = at;
         let mut gradient = [-s_precision * (s - ridge.strength_mean), -b_precision * b];
         let mut hessian = [s_precision, 0.0, b_precision];
-        for node in 0..NODES {
-            let (x, n) = (theta(node), counts[0][node] + counts[1][node]);
+        for (node, (first, second)) in counts[0].iter().zip(&counts[1]).enumerate() {
+            let (x, n) = (theta(node), first + second);
             let p = sigmoid(s * x + b);
-            let (residual, curvature) = (counts[0][node] - n * p, n * p * (1.0 - p));
+            let (residual, curvature) = (first - n * p, n * p * (1.0 - p));
             gradient = [gradient[0] + residual * x, gradient[1] + residual];
             hessian = [hessian[0] + curvature * x * x, hessian[1] + curvature * x, hessian[2] + curvature];
         }

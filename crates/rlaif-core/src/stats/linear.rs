@@ -9,8 +9,8 @@ pub(super) fn inverse(matrix: &[Vec<f64>]) -> Option<Vec<Vec<f64>>> {
         for j in 0..=i {
             let rest = matrix[i][j] - (0..j).map(|k| lower[i][k] * lower[j][k]).sum::<f64>();
             if i == j {
-                // A pivot that is all rounding has no inverse worth the name; NaN fails the comparison too.
-                if !(rest > 1e-12 * matrix[i][i].abs()) || !rest.is_finite() {
+                // A pivot that is all rounding has no inverse worth the name, nor has one that is no number.
+                if !rest.is_finite() || rest <= 1e-12 * matrix[i][i].abs() {
                     return None;
                 }
                 lower[i][i] = rest.sqrt();

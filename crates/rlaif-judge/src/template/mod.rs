@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`front_matter`] | what a template says of itself: protocol, fields, steps, how the verdict is written |
-//! | [`file`] | reading and compiling a file in a sandbox; the built-in ones in `templates/` |
+//! | [`mod@file`] | reading and compiling a file in a sandbox; the built-in ones in `templates/` |
 //! | [`asker`] | a template with the criteria, examples and secrets of a run: it asks, and it reads |
 //! | `slots` | texts that cannot leave their place |
 //! | `labels` | how the responses are named: labels, or codes that no response could know |

@@ -15,6 +15,7 @@ fn settings() -> Settings {
         few_shot: Vec::new(),
         few_shot_n: None,
         principles: vec!["Choose the kinder response.".into(), "Choose the shorter response.".into()],
+        min_mass: 0.5,
         secrets: false,
     }
 }
@@ -232,6 +233,25 @@ fn the_explanation_of_a_verdict_without_words_is_the_step_before() {
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Ok(Choice::First), Some("A is a colour.")));
 }
 
+/// A verdict in words has a soft label where the endpoint gave the probabilities of its tokens.
+#[test]
+fn words_have_a_soft_label_where_there_are_probabilities() {
+    let token = |text: &str, top: &[(&str, f64)]| {
+        let top: Vec<_> = top
+            .iter()
+            .map(|(t, p)| serde_json::json!({"token": t, "bytes": t.as_bytes(), "logprob": p.ln()}))
+            .collect();
+        serde_json::json!({"token": text, "bytes": text.as_bytes(), "logprob": -0.1, "top_logprobs": top})
+    };
+    let reply = serde_json::json!({"choices": [{"finish_reason": "stop",
+        "message": {"content": "Fine.\n\nBetter response: 2"},
+        "logprobs": {"content": [token("Fine.\n\nBetter response:", &[]), token(" 2", &[(" 2", 0.75), (" 1", 0.25)])]}}]});
+    let answer = crate::read_answer(reply.to_string().as_bytes(), 512);
+    let verdict = asker("explain").read(&VIEW, &[], &answer);
+    assert_eq!(verdict.choice, Ok(Choice::Second));
+    assert!((verdict.p_first.unwrap() - 0.25).abs() < 1e-9, "{verdict:?}");
+}
+
 #[test]
 fn scores_by_criterion_stay_on_the_verdict() {
     for asker in [asker("per_criterion"), secret("per_criterion")] {
@@ -252,7 +272,7 @@ fn scores_by_criterion_stay_on_the_verdict() {
 #[test]
 fn what_has_no_text_gives_its_reason() {
     let no_text = NoText { reason: NoVerdict::Refused, said: Some("I can't.".into()) };
-    let answer = Answer { text: Err(no_text), tokens: Vec::new(), usage: None };
+    let answer = Answer { text: Err(no_text), tokens: Vec::new(), usage: None, completion: None };
     let verdict = asker("explain").read(&VIEW, &[], &answer);
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Err(NoVerdict::Refused), Some("I can't.")));
     assert_eq!(asker("rating").read_rating(&answer), Err(NoVerdict::Refused));
@@ -280,23 +300,40 @@ fn a_file_that_cannot_be_used_is_refused_with_its_line() {
         Err(error) => error.to_string(),
     };
     assert!(file("", BODY).is_ok());
-    insta::assert_snapshot!([
-        said("ties = true", BODY),
-        said("labels = [\"X\", \"Y\"]", BODY),
-        said("", "{{ prompt }}"),
-        said("", "--- step 2\n{{ prompt }}"),
-        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ secnd }}"),
-        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ second }}\n{{ reference }}"),
-        said("", "--- step 1\n{{ prompt }}\n{{ first }}\n"),
-        said("", "--- step 1\n{{ prompt }}\n\n{% if %}"),
-        said("", "--- system\n{{ first }}\n--- step 1\n{{ prompt }}{{ second }}"),
-        said("", "--- step 1\n{{ prompt }}\n{{ first | upper }}\n{{ second }}"),
-        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}"),
-        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% for i in range(9999) %}{{ labels * 100 }}{% endfor %}"),
-        said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% include 'other' %}"),
-        Template::parse("my.j2", "{{ prompt }}").unwrap_err().to_string(),
-        Template::parse("my.j2", &"x".repeat(70_000)).unwrap_err().to_string(),
-    ].join("\n"));
+    insta::assert_snapshot!(
+        [
+            said("ties = true", BODY),
+            said("labels = [\"X\", \"Y\"]", BODY),
+            said("", "{{ prompt }}"),
+            said("", "--- step 2\n{{ prompt }}"),
+            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ secnd }}"),
+            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n{{ second }}\n{{ reference }}"),
+            said("", "--- step 1\n{{ prompt }}\n{{ first }}\n"),
+            said("", "--- step 1\n{{ prompt }}\n\n{% if %}"),
+            said("", "--- system\n{{ first }}\n--- step 1\n{{ prompt }}{{ second }}"),
+            said("", "--- step 1\n{{ prompt }}\n{{ first | upper }}\n{{ second }}"),
+            said("", "--- step 1\n{{ prompt }}{{ first }}{{ second }}{% include 'other' %}"),
+            Template::parse("my.j2", "{{ prompt }}").unwrap_err().to_string(),
+            Template::parse("my.j2", &"x".repeat(70_000)).unwrap_err().to_string(),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn a_template_cannot_run_away() {
+    let said = |body: String| {
+        let body = format!("{BODY}{body}");
+        Asker::new(file("", &body).unwrap(), settings()).map(drop).unwrap_err().to_string()
+    };
+    let nested = |depth: usize, inside: &str| {
+        format!("{}{inside}{}", "{% for x in labels %}".repeat(depth), "{% endfor %}".repeat(depth))
+    };
+    assert!(said(nested(20, "")).ends_with("it does not end"), "{}", said(nested(20, "")));
+    let long = nested(12, &"word ".repeat(400)); // 4096 times 2000 bytes
+    assert!(said(long.clone()).ends_with("what it writes is longer than 4 MiB"), "{}", said(long));
+    let calls_itself = "{% include 'step 1' %}".to_string();
+    assert!(said(calls_itself.clone()).contains("my.j2"), "{}", said(calls_itself));
 }
 
 #[test]

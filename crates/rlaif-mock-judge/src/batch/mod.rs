@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use rlaif_core::money::{MicroUsd, Price, Usage};
+use rlaif_core::money::{MicroUsd, Price, ServiceTier, Usage};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
@@ -242,11 +242,12 @@ fn one(
     Done::Replied(reply, id)
 }
 
-/// Batches cost half of the list price. Prices are whole micro-dollars per million tokens, and half an odd one is rounded down.
+/// Batches cost half of the list price.
 pub(crate) fn batch_cost(price: &Price, usage: &Usage) -> MicroUsd {
-    let half =
-        Price { input: price.input / 2, output: price.output / 2, cached_input: price.cached_input / 2 };
-    half.cost(usage)
+    // A price in dollars has one for batches.
+    price
+        .cost(&Usage { tier: ServiceTier::Batch, ..*usage })
+        .expect("a price made from dollars has one of batches")
 }
 
 /// A page of a list: the items after the cursor, newest first, and whether there are more.

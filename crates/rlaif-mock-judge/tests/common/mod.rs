@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use rlaif_judge::template::{PairwiseView, Templates};
+use rlaif_core::config::{Criterion, FewShot};
+use rlaif_judge::template::{Asker, Settings, Template, View};
 use rlaif_mock_judge::{MockJudge, Options};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -11,13 +12,27 @@ pub async fn start(options: Options) -> MockJudge {
     MockJudge::start(options).await.unwrap()
 }
 
+/// A built-in template as a run uses it.
+pub fn asker(name: &str, secrets: bool) -> Asker {
+    let settings = Settings {
+        seed: 1,
+        criteria: ["accuracy", "clarity"].map(Criterion::named).to_vec(),
+        shuffle_criteria: false,
+        few_shot: Vec::<FewShot>::new(),
+        few_shot_n: None,
+        principles: vec!["Choose the kinder response.".into()],
+        secrets,
+    };
+    Asker::new(Template::built_in(name).unwrap(), settings).unwrap()
+}
+
 /// The body that our own client sends for a pair; `number` makes requests differ.
 pub fn pair_body(number: usize, first: &str, second: &str, max_tokens: usize) -> Value {
-    static TEMPLATES: LazyLock<Templates> =
-        LazyLock::new(|| Templates::new(&["accuracy".into()], &[]).unwrap());
+    static EXPLAIN: LazyLock<Asker> = LazyLock::new(|| asker("explain", false));
     let prompt = format!("Question {number}?");
-    let view = PairwiseView { prompt: &prompt, first, second, nonce: number as u64 };
-    let messages = TEMPLATES.explain(&view).unwrap();
+    let view =
+        View { prompt: &prompt, first, second: Some(second), reference: None, nonce: number as u64, vote: 0 };
+    let messages = EXPLAIN.messages(&view, &[]).unwrap();
     json!({"model": "judge-1", "messages": messages, "max_tokens": max_tokens, "temperature": 0.0})
 }
 

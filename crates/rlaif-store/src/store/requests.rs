@@ -706,6 +706,7 @@ impl SpendRow {
             cached_tokens: self.cached_tokens.unsigned_abs(),
             completion_tokens: self.completion_tokens.unsigned_abs(),
             reasoning_tokens: self.reasoning_tokens.unsigned_abs(),
+            ..Usage::default()
         };
         let (calls, unknown_calls) = (self.calls.unsigned_abs(), self.unknown_calls.unsigned_abs());
         (self.judge, Spend { calls, known: MicroUsd(self.known), unknown_calls, possibly_billed: 0, usage })

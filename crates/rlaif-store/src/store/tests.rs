@@ -102,27 +102,6 @@ async fn fill(store: &Store) {
     store.put_pairs(TRAIN_PAIRS, &pairs).await.unwrap();
 }
 
-#[tokio::test]
-async fn pairs_move_between_sets_with_what_was_said_of_them() {
-    let folder = Folder::new();
-    let store = folder.open().await;
-    fill(&store).await;
-    let verdict = VerdictRow {
-        pair_id: "p1/0-1".into(),
-        judge: "cheap".into(),
-        template: "explain".into(),
-        order: Order::Ab,
-        vote: 0,
-        verdict: Verdict::choice(Choice::First),
-    };
-    store.put_verdicts("v1", std::slice::from_ref(&verdict)).await.unwrap();
-    store.move_pairs("pool", &[pair("p1", 0, 1), pair("p1", 1, 2)]).await.unwrap();
-    assert_eq!(store.pairs("pool").await.unwrap(), [pair("p1", 0, 1)], "what is not there is passed over");
-    assert_eq!(store.pairs(TRAIN_PAIRS).await.unwrap(), [pair("p1", 0, 2), pair("p2", 0, 1)]);
-    assert_eq!(store.verdicts("pool").await.unwrap(), [verdict]);
-    assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap(), []);
-}
-
 fn keys(requests: &[Request]) -> Vec<&str> {
     requests.iter().map(|request| request.request_key.as_str()).collect()
 }
@@ -321,7 +300,13 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
         [plan("p1/0-1", Order::Ab, "k1"), plan("p1/0-1", Order::Ba, "k2"), plan("p2/0-1", Order::Ab, "k3")];
     store.plan_requests(&plans).await.unwrap();
     let verdict = Verdict::choice(Choice::Second);
-    let usage = Usage { prompt_tokens: 100, cached_tokens: 10, completion_tokens: 20, reasoning_tokens: 5 };
+    let usage = Usage {
+        prompt_tokens: 100,
+        cached_tokens: 10,
+        completion_tokens: 20,
+        reasoning_tokens: 5,
+        ..Usage::default()
+    };
     for (key, usage, cost) in [("k1", Some(usage), Some(MicroUsd(150))), ("k2", None, None)] {
         store.mark_sent(key).await.unwrap();
         store.put_reply(key, 200, key.as_bytes()).await.unwrap();

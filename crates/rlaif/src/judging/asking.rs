@@ -8,6 +8,7 @@ use rlaif_core::config::JudgeConfig;
 use rlaif_core::money::Price;
 use rlaif_core::records::{Order, Pair, Verdict};
 use rlaif_core::seed;
+use rlaif_judge::chat::TOP_LOGPROBS;
 use rlaif_judge::template::{AnswerKind, TemplateProtocol, nonce};
 use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, orders, read_answer};
 use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, Reply, VerdictRow};
@@ -15,9 +16,6 @@ use std::collections::HashMap;
 
 /// Replies that are read, or requests that are planned, between two looks at the ledger.
 const PAGE: usize = 256;
-
-/// Most candidates that endpoints tell of a token.
-const TOP_LOGPROBS: u8 = 20;
 
 /// One judge with its templates and one set of pairs.
 pub struct Asking<'a> {
@@ -202,7 +200,7 @@ impl Asking<'_> {
     fn read_one(&self, work: &Assignment, asker: &Asker, pair: &Pair, reply: &Reply) -> Result<()> {
         let store = &self.context.store;
         let answer = self.answer(asker, reply.step, &reply.raw);
-        let cost = self.price.zip(answer.usage).map(|(price, usage)| price.cost(&usage));
+        let cost = self.price.zip(answer.usage).and_then(|(price, usage)| price.cost(&usage));
         if !reply.last_step {
             return Ok(self.context.wait(store.put_usage(reply.reply_id, answer.usage, cost))?);
         }
@@ -301,14 +299,20 @@ impl Asking<'_> {
         let step = &asker.steps()[earlier.len()];
         let nonce = asker.nonce_of(earlier.len(), view);
         let votes = self.votes() > 1;
+        let request = ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?);
+        let last = earlier.len() + 1 == asker.steps().len();
+        // Words before the last step are an explanation: nobody reads how likely they were.
+        let top_logprobs = match step.answer {
+            AnswerKind::Token => Some(TOP_LOGPROBS),
+            _ => request.top_logprobs.filter(|_| last),
+        };
         Ok(ChatRequest {
-            model: self.judge.model.clone(),
-            messages: asker.messages(view, earlier)?,
             max_tokens: step.max_tokens.unwrap_or(self.judge.max_tokens),
-            temperature: self.judge.sampling_temperature,
             // 31 bits: some servers keep seeds in a signed integer.
             seed: votes.then(|| seed::derive(nonce, "judge/vote", u64::from(view.vote)) >> 33),
-            top_logprobs: (step.answer == AnswerKind::Token).then_some(TOP_LOGPROBS),
+            top_logprobs,
+            schema: step.schema.clone(),
+            ..request
         })
     }
 

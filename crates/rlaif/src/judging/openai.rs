@@ -1,4 +1,4 @@
-//! Judges behind an OpenAI-compatible endpoint: plan, send, store the raw reply, and only then read it.
+//! Judges behind an endpoint of any provider: plan, send, store the raw reply, and only then read it.
 
 use super::asking::{self, Asking};
 use super::{Assignment, templates};
@@ -7,13 +7,12 @@ use crate::error::{Interrupted, UserError};
 use crate::interrupt;
 use crate::progress::{Progress, say};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::JudgeConfig;
+use rlaif_core::config::{Config, JudgeConfig};
 use rlaif_core::money::{MicroUsd, Price};
 use rlaif_judge::engine::{EngineOptions, Event, Journal, Stop, Task, Then, judge_all};
-use rlaif_judge::openai::OpenAi;
 use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::template::TemplateProtocol;
-use rlaif_judge::{Budget, CallFate};
+use rlaif_judge::{Budget, CallFate, Provider};
 use rlaif_store::StoreError;
 use rlaif_store::store::{RequestFailure, Store};
 use std::time::Duration;
@@ -29,7 +28,7 @@ const MOST_OF_A_ROUND: usize = 2000;
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
     let model = client(judge)?;
     let askers = templates::of_asked(context, judge)?;
-    let asking = Asking { context, judge, askers: &askers, price: price(judge)? };
+    let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
     let works: Vec<&Assignment> =
         std::iter::once(work).chain(work.tripwires.map(|wires| wires.work())).collect();
     let summary = asking.plan_first(&model, &work.traffic())?;
@@ -72,7 +71,7 @@ fn send(
     context: &Context,
     work: &Assignment,
     judge: &JudgeConfig,
-    model: &OpenAi,
+    model: &Provider,
     round: usize,
 ) -> Result<usize> {
     let (mut total, mut open) = (0, Vec::new());
@@ -107,7 +106,7 @@ fn send(
     let options = EngineOptions {
         concurrency: judge.max_concurrency,
         retry: RetryPolicy::new(judge.max_retries),
-        price: price(judge)?,
+        price: price(&context.config, judge),
         budget: &budget,
         stop: stopped,
         seed: context.config.run.seed,
@@ -152,14 +151,9 @@ fn send(
     }
 }
 
-/// What the judge charges; `None` where the config does not say.
-pub fn price(judge: &JudgeConfig) -> Result<Option<Price>> {
-    match (judge.usd_per_million_input, judge.usd_per_million_output) {
-        (Some(input), Some(output)) => {
-            Ok(Some(Price::from_dollars(input, output, judge.usd_per_million_cached_input)?))
-        }
-        _ => Ok(None),
-    }
+/// What the judge charges; `None` where neither the config nor the table that ships says so.
+pub fn price(config: &Config, judge: &JudgeConfig) -> Option<Price> {
+    config.price_of(judge).map(|(price, _)| price)
 }
 
 /// Writes what the engine tells into the store: the intent before a call, the raw reply after it.
@@ -208,7 +202,7 @@ impl Journal for Ledger<'_> {
 ///
 /// # Errors
 /// If the key is not set, or must not be sent to the judge's URL.
-pub fn client(judge: &JudgeConfig) -> Result<OpenAi> {
-    OpenAi::from_config(judge, |name| std::env::var(name).ok())
+pub fn client(judge: &JudgeConfig) -> Result<Provider> {
+    Provider::from_config(judge, |name| std::env::var(name).ok())
         .map_err(|error| UserError::new(format!("judge `{}`: {error}", judge.name)).into())
 }

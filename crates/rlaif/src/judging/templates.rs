@@ -46,10 +46,8 @@ pub fn askers(context: &Context, judge: &JudgeConfig) -> Result<Vec<Asker>> {
             return refused(message, "Give one of them another `name` in its front matter");
         }
         let last = &template.front().steps[template.front().steps.len() - 1];
-        if judge.kind == JudgeKind::Openai
-            && judge.sampling_temperature.is_none()
-            && last.answer == AnswerKind::Token
-        {
+        let reasons = judge.kind.is_remote() && judge.sampling_temperature.is_none();
+        if (reasons || judge.kind == JudgeKind::Anthropic) && last.answer == AnswerKind::Token {
             return refused(format!("the template `{name}` reads log-probabilities"), NO_LOGPROBS);
         }
         let settings = Settings::of(&context.config.label, judge, context.config.run.seed);

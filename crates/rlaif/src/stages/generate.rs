@@ -23,6 +23,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         policy: BASELINE,
         split: Split::Train,
         n: config.n,
+        systems: &config.systems,
         config: SamplingConfig {
             temperature: config.temperature,
             top_p: config.top_p,

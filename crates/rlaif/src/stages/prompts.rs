@@ -51,8 +51,13 @@ impl Prompts {
 
 /// The conversation of a prompt as the policy sees it: with `prompts.system` before one that has no system prompt.
 pub fn conversation(config: &Config, prompt: &Prompt) -> Vec<Message> {
+    conversation_under(config.prompts.system.as_deref(), prompt)
+}
+
+/// The conversation of a prompt with `system` before one that has no system prompt.
+pub fn conversation_under(system: Option<&str>, prompt: &Prompt) -> Vec<Message> {
     let mut messages = prompt.prompt.messages();
-    if let Some(system) = &config.prompts.system
+    if let Some(system) = system
         && messages.first().is_none_or(|message| message.role != "system")
     {
         messages.insert(0, Message::system(system));
@@ -135,23 +140,32 @@ fn usable(config: &Config, policy: &ModelFiles, rows: Rows<Prompt>) -> Usable {
     let generated = config.generate.max_new_tokens;
     let room = [Some(generated), config.ppo.max_new_tokens, config.evaluate.max_new_tokens];
     let room = room.into_iter().flatten().max().unwrap_or(generated);
+    let systems = systems_of(config);
     let mut usable = Usable { good: Vec::new(), aside: rows.bad.iter().map(bad_row).collect() };
     for prompt in rows.good {
-        let why = match policy.tokenizer.encode_chat(&conversation(config, &prompt), true) {
-            Err(error) => Some(error.to_string()),
-            Ok(ids) if ids.is_empty() => Some("it has no token".into()),
-            Ok(ids) if ids.len() + room > longest => Some(format!(
-                "{} tokens leave no room for {room} new ones in a context of {longest} (`policy.max_length`)",
-                ids.len()
-            )),
-            Ok(_) => None,
-        };
+        let why = systems.iter().find_map(|system| {
+            match policy.tokenizer.encode_chat(&conversation_under(*system, &prompt), true) {
+                Err(error) => Some(error.to_string()),
+                Ok(ids) if ids.is_empty() => Some("it has no token".into()),
+                Ok(ids) if ids.len() + room > longest => Some(format!(
+                    "{} tokens leave no room for {room} new ones in a context of {longest} (`policy.max_length`)",
+                    ids.len()
+                )),
+                Ok(_) => None,
+            }
+        });
         match why {
             Some(why) => usable.aside.push(aside(&prompt, why)),
             None => usable.good.push(prompt),
         }
     }
     usable
+}
+
+/// Every system prompt under which a prompt may be asked.
+fn systems_of(config: &Config) -> Vec<Option<&str>> {
+    let usual = std::iter::once(config.prompts.system.as_deref());
+    usual.chain(config.generate.systems.iter().map(|system| Some(system.as_str()))).collect()
 }
 
 fn bad_row(row: &BadRow) -> Value {
