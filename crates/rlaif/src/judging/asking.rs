@@ -299,20 +299,12 @@ impl Asking<'_> {
         let step = &asker.steps()[earlier.len()];
         let nonce = asker.nonce_of(earlier.len(), view);
         let votes = self.votes() > 1;
-        let request = ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?);
-        let last = earlier.len() + 1 == asker.steps().len();
-        // Words before the last step are an explanation: nobody reads how likely they were.
-        let top_logprobs = match step.answer {
-            AnswerKind::Token => Some(TOP_LOGPROBS),
-            _ => request.top_logprobs.filter(|_| last),
-        };
         Ok(ChatRequest {
             max_tokens: step.max_tokens.unwrap_or(self.judge.max_tokens),
             // 31 bits: some servers keep seeds in a signed integer.
             seed: votes.then(|| seed::derive(nonce, "judge/vote", u64::from(view.vote)) >> 33),
-            top_logprobs,
-            schema: step.schema.clone(),
-            ..request
+            top_logprobs: (step.answer == AnswerKind::Token).then_some(TOP_LOGPROBS),
+            ..ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?)
         })
     }
 
