@@ -1,9 +1,8 @@
 //! What a judge was asked through one template: replies in pages, for whoever reads them or builds the next step on them.
 
-use super::{Presentation, Reply, Store, from_word, word};
-use crate::{Result, StoreError};
-use rlaif_core::records::Order;
-use sqlx::FromRow;
+use super::requests::ReplyRow;
+use super::{Presentation, Reply, Store, word};
+use crate::Result;
 
 /// Which replies: those of one judge through one template on the pairs of one set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +121,7 @@ impl Store {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM {FROM} {which} {PAGE}"));
         let shown = after.map(|reply| &reply.presentation);
         let mut connection = self.lock().await;
-        let rows: Vec<Row> = sqlx::query_as(sql)
+        let rows: Vec<ReplyRow> = sqlx::query_as(sql)
             .bind(asked.judge)
             .bind(asked.template)
             .bind(asked.set)
@@ -141,45 +140,13 @@ impl Store {
     }
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: i64,
-    request_key: String,
-    pair_id: String,
-    judge: String,
-    template: String,
-    shown: String,
-    vote: u32,
-    step: u32,
-    #[sqlx(rename = "final")]
-    last_step: bool,
-    http_status: u16,
-    raw: Vec<u8>,
-}
-
-impl TryFrom<Row> for Reply {
-    type Error = StoreError;
-
-    fn try_from(row: Row) -> Result<Self> {
-        let order: Order = from_word("presentations", row.shown)?;
-        let Row { pair_id, judge, template, vote, .. } = row;
-        Ok(Self {
-            reply_id: row.id,
-            request_key: row.request_key,
-            presentation: Presentation { pair_id, judge, template, order, vote },
-            step: row.step,
-            last_step: row.last_step,
-            http_status: row.http_status,
-            raw: row.raw,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::{PlannedRequest, TRAIN_PAIRS, VerdictRow};
-    use rlaif_core::records::{Choice, FinishReason, Pair, Prompt, PromptText, Response, Split, Verdict};
+    use rlaif_core::records::{
+        Choice, FinishReason, Order, Pair, Prompt, PromptText, Response, Split, Verdict,
+    };
 
     /// Three pairs of one prompt; the first steps of the first two are the same request.
     async fn filled(folder: &tempfile::TempDir) -> Store {

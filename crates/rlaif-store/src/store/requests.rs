@@ -646,8 +646,9 @@ impl From<RequestRow> for Request {
     }
 }
 
+/// A reply beside the presentation that it answers, as queries select them.
 #[derive(FromRow)]
-struct ReplyRow {
+pub(super) struct ReplyRow {
     id: i64,
     request_key: String,
     pair_id: String,
