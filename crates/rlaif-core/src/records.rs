@@ -264,9 +264,10 @@ pub struct Preference {
     pub pair_id: String,
     /// The prompt.
     pub prompt_id: String,
-    /// P(a beats b), averaged over orders and judges; `None` where there was no verdict at all.
+    /// P(a beats b) over all orders and judges, by `label.aggregation`; `None` where there was no verdict at all.
     pub p: Option<f64>,
-    /// Standard deviation of p over the verdicts that made it.
+    /// How far those who made p disagree: population standard deviation of p over the presentations (judge, template and order, with
+    /// all its votes as one value). 0 where all say the same; `None` for a single presentation. It is not the error of p.
     pub spread: Option<f64>,
     /// What became of the pair.
     pub fate: Fate,

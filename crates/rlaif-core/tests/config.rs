@@ -185,6 +185,8 @@ fn the_resolved_config_loads_to_itself_and_tells_origins() {
     stages = ["generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
     device = "cpu"  # default
     threads = 0  # default
+    durability = "power"  # default
+    drain_seconds = 30.0  # default
     "#);
     let flagged = set(&[("run.seed", "7")]).unwrap().to_toml();
     assert!(flagged.contains("\nseed = 7  # flag\n"), "{flagged}");
@@ -199,7 +201,7 @@ fn unknown_keys_are_all_found_and_the_nearest_known_one_is_named() {
       unknown key `ppo.beta` on line 3; it is a key of `[dpo]`
       unknown key `ppoo` on line 4; did you mean `ppo`?
       unknown key `label.judges[0].principal` on line 7; did you mean `principle`?
-      unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`
+      unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`, `durability`, `max_usd_per_stage`, `drain_seconds`
       unknown key `ppo.optim.lr` on line 11; the keys here are `learning_rate`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, `weight_decay`, `max_grad_norm`, `schedule`, `warmup_ratio`
     "#);
 }
@@ -334,6 +336,40 @@ fn https_is_needed_except_on_this_machine() {
         "http://127.0.0.1@evil.example/",
     ] {
         assert!(problems(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn panels_cascades_and_pair_choice_are_checked() {
+    let judge = |name: &str, below: &str| {
+        format!("[[label.judges]]\nname = '{name}'\nprinciple = 'kind'\nopposite = 'rude'\n{below}\n")
+    };
+    let problems = |label: &str, judges: &str| match load(&format!("[label]\n{label}\n{judges}")) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let (one, two) = (judge("a", ""), judge("a", "") + &judge("b", "only_if_unsure_below = 0.2"));
+    let three = two.clone() + &judge("c", "");
+    for (label, judges) in [
+        ("aggregation = 'dawid_skene'", &three),
+        ("aggregation = 'bradley_terry'\ncalibration = 'gold.jsonl'", &one),
+        ("pair_choice = 'least_sure'\nmax_pairs = 10", &two),
+        ("pair_choice = 'most_different'", &one),
+    ] {
+        assert_eq!(problems(label, judges), "", "{label}");
+    }
+    let first_in_cascade = judge("a", "only_if_unsure_below = 0.2");
+    let never_sure = judge("a", "") + &judge("b", "only_if_unsure_below = 0.6");
+    for (label, judges, wanted) in [
+        ("aggregation = 'dawid_skene'", &two, "`label.aggregation` needs labelled pairs"),
+        ("pair_choice = 'least_sure'", &two, "`label.max_pairs` must be given"),
+        ("max_pairs = 0", &one, "`label.max_pairs` must be at least 1"),
+        ("", &first_in_cascade, "nobody comes before it"),
+        ("", &never_sure, "`label.judges[1].only_if_unsure_below` must be at most 0.5, got 0.6"),
+        ("vote_smoothing = -1.0", &one, "`label.vote_smoothing` must be at least 0, got -1"),
+    ] {
+        let got = problems(label, judges);
+        assert!(got.contains(wanted), "{label}: {got:?}");
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Answer {
     pub tokens: Vec<Token>,
     /// Tokens billed, where the provider counted them.
     pub usage: Option<Usage>,
+    /// The reply that it is from; none for a local model's.
+    pub completion: Option<Completion>,
 }
 
 /// Why an answer has no text that counts.
@@ -38,7 +40,7 @@ pub struct Token {
 impl Answer {
     /// An answer that is only a text, such as a local model's.
     pub fn of_text(text: impl Into<String>) -> Self {
-        Self { text: Ok(text.into()), tokens: Vec::new(), usage: None }
+        Self { text: Ok(text.into()), tokens: Vec::new(), usage: None, completion: None }
     }
 
     /// What a local model said; cut off where it did not end its turn.
@@ -56,7 +58,7 @@ impl Answer {
     }
 
     fn none(reason: NoVerdict, usage: Option<Usage>) -> Self {
-        Self { text: Err(NoText { reason, said: None }), tokens: Vec::new(), usage }
+        Self { text: Err(NoText { reason, said: None }), tokens: Vec::new(), usage, completion: None }
     }
 }
 
@@ -84,7 +86,7 @@ pub fn read_answer(body: &[u8], max_tokens: usize) -> Answer {
         Ok(_) => completion.logprobs.iter().map(token).collect(),
         Err(_) => Vec::new(),
     };
-    Answer { text, tokens, usage }
+    Answer { text, tokens, usage, completion: Some(completion) }
 }
 
 /// A token's text is that of its bytes. What the server does not say of a candidate is what OpenAI writes for it.

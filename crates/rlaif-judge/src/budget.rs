@@ -3,11 +3,23 @@
 use rlaif_core::money::MicroUsd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The purse of a run. `spent + reserved` never exceeds `max`, and no call is sent without a reservation.
+/// The purses that a call is paid from: that of the run, that of its stage. `spent + reserved` never exceeds the limit of any of them,
+/// and no call is sent without a reservation.
 #[derive(Debug)]
 pub struct Budget {
-    max: Option<MicroUsd>,
+    limits: Vec<Limit>,
     purse: Mutex<Purse>,
+}
+
+/// A limit and what counts against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The key of the config that sets it, for messages.
+    pub key: &'static str,
+    /// The most.
+    pub max: MicroUsd,
+    /// What the ledger counted before this purse was opened, calls that were possibly billed at their worst case among it.
+    pub spent: MicroUsd,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,17 +41,26 @@ impl Reservation {
 }
 
 impl Budget {
-    /// A purse with a limit, or without one; `spent` is what the ledger says that the run has cost already.
-    pub fn new(max: Option<MicroUsd>, spent: MicroUsd) -> Self {
-        Self { max, purse: Mutex::new(Purse { spent: spent.0, reserved: 0 }) }
+    /// A purse within all of these limits; with none it only keeps the bill.
+    pub fn within(limits: Vec<Limit>) -> Self {
+        Self { limits, purse: Mutex::new(Purse { spent: 0, reserved: 0 }) }
     }
 
-    /// The limit.
-    pub fn max(&self) -> Option<MicroUsd> {
-        self.max
+    /// The limit that leaves the least, and how much that is after what is spent and reserved.
+    pub fn tightest(&self) -> Option<(Limit, MicroUsd)> {
+        let purse = *self.purse();
+        let left = |limit: &Limit| {
+            limit
+                .max
+                .0
+                .saturating_sub(limit.spent.0)
+                .saturating_sub(purse.spent.saturating_add(purse.reserved))
+        };
+        let tightest = self.limits.iter().min_by_key(|limit| left(limit))?;
+        Some((*tightest, MicroUsd(left(tightest))))
     }
 
-    /// What settled calls have cost.
+    /// What settled calls have cost since the purse was opened.
     pub fn spent(&self) -> MicroUsd {
         MicroUsd(self.purse().spent)
     }
@@ -49,12 +70,14 @@ impl Budget {
         MicroUsd(self.purse().reserved)
     }
 
-    /// Sets the most that a call can cost aside, or `None` if the limit does not allow it now.
+    /// Sets the most that a call can cost aside, or `None` if a limit does not allow it now.
     pub fn reserve(&self, worst_case: MicroUsd) -> Option<Reservation> {
         let mut purse = self.purse();
         let after = purse.spent.checked_add(purse.reserved)?.checked_add(worst_case.0)?;
-        if self.max.is_some_and(|max| after > max.0) {
-            return None;
+        for limit in &self.limits {
+            if limit.spent.0.checked_add(after)? > limit.max.0 {
+                return None;
+            }
         }
         purse.reserved += worst_case.0;
         Some(Reservation(worst_case))
@@ -76,21 +99,27 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn limit(max: i64, spent: i64) -> Limit {
+        Limit { key: "label.max_usd", max: MicroUsd(max), spent: MicroUsd(spent) }
+    }
 
     #[test]
     fn worst_cases_are_reserved_and_true_costs_settled() {
-        let budget = Budget::new(Some(MicroUsd(100)), MicroUsd(10));
+        let budget = Budget::within(vec![limit(100, 10)]);
         let first = budget.reserve(MicroUsd(60)).unwrap();
         assert_eq!(budget.reserve(MicroUsd(31)), None, "10 + 60 + 31 is above 100");
         let second = budget.reserve(MicroUsd(30)).unwrap();
         budget.settle(first, MicroUsd(5));
         budget.settle(second, MicroUsd(30));
-        assert_eq!((budget.spent(), budget.reserved()), (MicroUsd(45), MicroUsd::ZERO));
+        assert_eq!((budget.spent(), budget.reserved()), (MicroUsd(35), MicroUsd::ZERO));
+        assert_eq!(budget.tightest(), Some((limit(100, 10), MicroUsd(55))));
     }
 
     #[test]
     fn without_a_limit_only_the_bill_is_kept() {
-        let budget = Budget::new(None, MicroUsd::ZERO);
+        let budget = Budget::within(vec![]);
         let reservation = budget.reserve(MicroUsd(i64::MAX)).unwrap();
         assert_eq!(budget.reserve(MicroUsd(1)), None, "beyond 64 bits there is no bill to keep");
         budget.settle(reservation, MicroUsd(3));
@@ -99,7 +128,7 @@ mod tests {
 
     #[test]
     fn sixteen_threads_never_exceed_the_limit() {
-        let budget = Budget::new(Some(MicroUsd(10_000)), MicroUsd::ZERO);
+        let budget = Budget::within(vec![limit(10_000, 0), limit(i64::MAX, 7)]);
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
@@ -116,5 +145,35 @@ mod tests {
         });
         assert!(budget.spent().0 <= 10_000 && budget.spent().0 > 9_900, "{:?}", budget.spent());
         assert_eq!(budget.reserved(), MicroUsd::ZERO);
+    }
+
+    proptest! {
+        /// A thousand calls in flight, settled in any order at any cost up to their worst case: no limit is exceeded by a millionth.
+        #[test]
+        fn a_thousand_in_flight_exceed_no_limit(
+            max in 0..2_000_000_i64, spent in 0..1_000_000_i64, stage_max in 0..2_000_000_i64,
+            calls in proptest::collection::vec((0..5_000_i64, 0.0..=1.0_f64, any::<u16>()), 1..3000),
+        ) {
+            let budget = Budget::within(vec![limit(max, spent), limit(stage_max, 0)]);
+            let mut in_flight: Vec<(Reservation, i64)> = Vec::new();
+            let mut refused = 0;
+            for (worst, share, pick) in calls {
+                if in_flight.len() == 1000 {
+                    let (reservation, cost) = in_flight.swap_remove(usize::from(pick) % 1000);
+                    budget.settle(reservation, MicroUsd(cost));
+                }
+                match budget.reserve(MicroUsd(worst)) {
+                    Some(reservation) => in_flight.push((reservation, (worst as f64 * share) as i64)),
+                    None => refused += 1,
+                }
+                let worst_now = budget.spent().0 + budget.reserved().0;
+                prop_assert!(worst_now == 0 || (spent + worst_now <= max && worst_now <= stage_max));
+            }
+            for (reservation, cost) in in_flight {
+                budget.settle(reservation, MicroUsd(cost));
+            }
+            prop_assert_eq!(budget.reserved(), MicroUsd::ZERO);
+            prop_assert!(refused > 0 || budget.spent().0 <= stage_max);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One call of a chat model: the request, the raw reply, and every way in which it fails.
 
 use crate::capability::Form;
+use crate::limits::LimitHints;
 use rlaif_core::config::JudgeConfig;
 use rlaif_core::records::Message;
 use serde_json::{Map, Value};
@@ -60,7 +61,7 @@ impl ChatRequest {
             max_tokens: judge.max_tokens,
             temperature: judge.sampling_temperature,
             seed: None,
-            top_logprobs: None,
+            top_logprobs: judge.logprobs.then_some(TOP_LOGPROBS),
             reasoning_effort: judge.reasoning_effort.clone(),
             schema: None,
             choices: Vec::new(),
@@ -95,6 +96,8 @@ pub struct RawReply {
     pub request_id: Option<String>,
     /// From sending to the last byte.
     pub latency: Duration,
+    /// What the headers say of the endpoint's limits.
+    pub limits: Option<Box<LimitHints>>,
 }
 
 /// What is known about money after a failed call.
@@ -163,6 +166,11 @@ impl CallErrorKind {
         matches!(self, K::Connect | K::Timeout | K::Disconnected | K::RateLimited | K::Overloaded | K::Server)
     }
 
+    /// True if the endpoint says that it is asked too much.
+    pub fn is_congestion(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Overloaded)
+    }
+
     /// True if no other call can succeed either, so that the run stops with its queue intact.
     pub fn is_fatal(self) -> bool {
         use CallErrorKind as K;
@@ -210,12 +218,14 @@ pub struct CallError {
     pub status: Option<u16>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
+    /// What the headers say of the endpoint's limits.
+    pub limits: Option<Box<LimitHints>>,
 }
 
 impl CallError {
     /// An error without status or waiting time.
     pub fn new(kind: CallErrorKind, fate: CallFate, message: impl Into<String>) -> Self {
-        Self { kind, fate, message: message.into(), status: None, retry_after: None }
+        Self { kind, fate, message: message.into(), status: None, retry_after: None, limits: None }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::chat::{CallError, CallErrorKind, CallFate, RawReply};
 use crate::http_error::{ErrorDetail, KEY_LIKE, classify, innermost};
+use crate::limits::LimitHints;
 use crate::retry::retry_after;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -251,7 +252,8 @@ impl Endpoint {
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
-        Ok(RawReply { status: status.as_u16(), body, request_id, latency: started.elapsed() })
+        let limits = LimitHints::read(header, SystemTime::now());
+        Ok(RawReply { status: status.as_u16(), body, request_id, latency: started.elapsed(), limits })
     }
 
     async fn body(&self, url: &Url, response: &mut Response, started: Instant) -> Result<Vec<u8>, CallError> {
@@ -332,6 +334,7 @@ impl Endpoint {
             message,
             status: Some(status.as_u16()),
             retry_after: retry_after(header, SystemTime::now()),
+            limits: LimitHints::read(header, SystemTime::now()),
         }
     }
 

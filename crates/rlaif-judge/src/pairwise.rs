@@ -1,8 +1,7 @@
-//! Orders in which a pair is shown, and what all verdicts on it add up to.
+//! Orders in which a pair is shown, and what one judge says of it through one template: over both orders, over all votes.
 
 use rand::RngExt;
-use rlaif_core::config::LabelConfig;
-use rlaif_core::records::{Choice, Fate, NoVerdict, Order, Pair, Preference, Verdict};
+use rlaif_core::records::{Choice, NoVerdict, Order, Verdict};
 use std::collections::BTreeMap;
 
 /// The orders in which a pair is shown to a judge: both for a share of `position_check_rate`, else one at random.
@@ -14,130 +13,166 @@ pub fn orders(run_seed: u64, pair_id: &str, position_check_rate: f64) -> Vec<Ord
     if rng.random::<f64>() < position_check_rate { vec![Order::Ab, Order::Ba] } else { vec![first] }
 }
 
-/// One verdict, with who gave it and which order they saw. Judges without an order (contrastive) say `Ab` once.
+/// One verdict, with who gave it, how they were asked, and which order they saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JudgeVerdict<'a> {
     /// Name of the judge.
     pub judge: &'a str,
+    /// Name of the template; judges that are asked without one say what they do instead, such as `contrastive`.
+    pub template: &'a str,
     /// Weight of the judge in the mean of p.
     pub weight: f64,
-    /// Which response stood first.
+    /// Which response stood first. Judges without an order say `Ab`.
     pub order: Order,
+    /// Whether they saw two responses at once, so that the order can matter.
+    pub has_order: bool,
     /// What they said.
     pub verdict: &'a Verdict,
 }
 
-/// Adds the verdicts on one pair up to a preference.
-///
-/// 1. Each judge's p(a beats b) is the mean of its mean in either order: p = ½[p(first | a first) + 1 − p(first | b first)]
-///    (Lee et al. 2023, section 2.1). Because the sums are taken over p − ½, p(a, b) + p(b, a) = 1 exactly.
-/// 2. A judge that was asked in both orders and could be read in one only has no vote: the rest is position bias.
-/// 3. A judge that picks the same *position* in both orders contradicts itself; so does one without probabilities that
-///    calls a tie in one order only. It has no vote unless `keep_inconsistent`.
-/// 4. p is the weighted mean over the judges with a vote; within `tie_margin` of ½ it is a tie.
-///
-/// Without any vote the fate is that of the judges: `Inconsistent` (p is then their mean, for reports), `Failed`,
-/// `SetAside`, `NoVerdict`.
-pub fn aggregate(pair: &Pair, verdicts: &[JudgeVerdict<'_>], config: &LabelConfig) -> Preference {
-    let mut by_judge: BTreeMap<&str, Vec<&JudgeVerdict<'_>>> = BTreeMap::new();
-    for verdict in verdicts.iter().filter(|v| v.weight > 0.0) {
-        by_judge.entry(verdict.judge).or_default().push(verdict);
-    }
-    let opinions: Vec<Opinion<'_>> = by_judge.into_values().map(opinion).collect();
-    let voting: Vec<&Opinion<'_>> = opinions.iter().filter(|o| o.stands(config.keep_inconsistent)).collect();
-    let flipped: Vec<&Opinion<'_>> =
-        opinions.iter().filter(|o| matches!(o.state, State::Flipped(_))).collect();
-
-    let mut preference = Preference {
-        pair_id: pair.id.clone(),
-        prompt_id: pair.prompt_id.clone(),
-        p: None,
-        spread: None,
-        fate: Fate::NoVerdict,
-        judges: Vec::new(),
-        explanation: None,
-    };
-    let (sources, fate) = if !voting.is_empty() {
-        (voting, Fate::Kept)
-    } else if !flipped.is_empty() {
-        (flipped, Fate::Inconsistent)
-    } else {
-        if opinions.iter().any(|o| matches!(o.state, State::Failed)) {
-            preference.fate = Fate::Failed;
-        } else if verdicts.iter().any(|v| matches!(v.verdict.choice, Err(NoVerdict::SetAside(_)))) {
-            preference.fate = Fate::SetAside;
-        }
-        return preference;
-    };
-
-    let margin = weighted_mean(&sources);
-    let p = complement_exact(margin);
-    preference.p = Some(p);
-    preference.spread = spread(&sources);
-    preference.judges = sources.iter().map(|o| o.judge.to_owned()).collect();
-    preference.fate = fate;
-    if fate == Fate::Kept {
-        preference.explanation = explanation(&sources, p);
-        if margin == 0.0 || margin.abs() < config.tie_margin {
-            preference.fate = if config.keep_ties { Fate::Kept } else { Fate::Tie };
-            preference.p = Some(if config.keep_ties { 0.5 } else { p });
-        }
-    }
-    preference
+/// What one judge says of a pair through one template.
+#[derive(Debug, Clone)]
+pub struct Voter<'a> {
+    /// Name of the judge.
+    pub judge: &'a str,
+    /// Name of the template.
+    pub template: &'a str,
+    /// Weight of the judge.
+    pub weight: f64,
+    /// Whether the order can matter.
+    pub has_order: bool,
+    /// What both orders come to.
+    pub state: State,
+    /// What was said in each order, all votes together.
+    pub presentations: Vec<Presentation>,
+    /// All verdicts that went in.
+    pub verdicts: Vec<&'a JudgeVerdict<'a>>,
 }
 
-/// What one judge says about a pair over all orders and votes.
-struct Opinion<'a> {
-    judge: &'a str,
-    weight: f64,
-    state: State,
-    verdicts: Vec<&'a JudgeVerdict<'a>>,
-}
-
-/// Margins are p(a beats b) − ½: negating one swaps the responses without rounding.
-enum State {
+/// What the orders of a voter come to. Margins are p(a beats b) − ½: negating one swaps the responses without rounding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum State {
+    /// A vote.
     Stands(f64),
+    /// It chose the same *place* in both orders, or called a tie in one of them only.
     Flipped(f64),
+    /// Nothing could be read in an order that was asked.
     NoVerdict,
+    /// A request failed for good.
     Failed,
 }
 
-impl Opinion<'_> {
-    fn stands(&self, keep_inconsistent: bool) -> bool {
-        matches!(self.state, State::Stands(_)) || keep_inconsistent && matches!(self.state, State::Flipped(_))
+/// All votes of one judge through one template in one order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Presentation {
+    /// Which response stood first.
+    pub order: Order,
+    /// p(a beats b) − ½; `None` where no vote could be read.
+    pub margin: Option<f64>,
+    /// Votes for the first place, for the second, and for neither.
+    pub votes: [u64; 3],
+    /// Whether a probability came with a vote.
+    pub soft: bool,
+}
+
+impl Presentation {
+    /// The place that most of the votes, or the probability, are for.
+    pub fn choice(&self) -> Option<Choice> {
+        let margin = self.margin?;
+        let for_first = if self.order == Order::Ab { margin } else { -margin };
+        Some(match for_first {
+            m if m > 0.0 => Choice::First,
+            m if m < 0.0 => Choice::Second,
+            _ => Choice::Tie,
+        })
+    }
+}
+
+impl Voter<'_> {
+    /// Whether it has a vote.
+    pub fn stands(&self, keep_inconsistent: bool) -> bool {
+        matches!(self.state, State::Stands(_)) || keep_inconsistent && self.flipped()
     }
 
-    fn margin(&self) -> f64 {
+    /// Whether it contradicts itself.
+    pub fn flipped(&self) -> bool {
+        matches!(self.state, State::Flipped(_))
+    }
+
+    /// p(a beats b) − ½, averaged over both orders; 0 where there is none.
+    pub fn margin(&self) -> f64 {
         match self.state {
             State::Stands(margin) | State::Flipped(margin) => margin,
             State::NoVerdict | State::Failed => 0.0,
         }
     }
+
+    /// The choice in order a-b and in order b-a, as places, where both could be read.
+    pub fn choices(&self) -> Option<(Choice, Choice)> {
+        let of = |order| self.presentations.iter().find(|p| p.order == order)?.choice();
+        of(Order::Ab).zip(of(Order::Ba))
+    }
 }
 
-fn opinion<'a>(verdicts: Vec<&'a JudgeVerdict<'a>>) -> Opinion<'a> {
-    let in_order = |order: Order| verdicts.iter().filter(move |v| v.order == order);
-    let margin_of = |order: Order| {
-        let margins: Vec<f64> = in_order(order).filter_map(|v| margin(v)).collect();
-        (!margins.is_empty()).then(|| sum(margins.clone()) / margins.len() as f64)
-    };
-    let (ab, ba) = (margin_of(Order::Ab), margin_of(Order::Ba));
-    let asked_both = in_order(Order::Ab).next().is_some() && in_order(Order::Ba).next().is_some();
+/// The verdicts on one pair by judge and template, in the order of their names. Judges of weight 0 are left out.
+///
+/// 1. Votes of one judge and template in one order come to one p(first). Where log-probabilities (or a stated confidence) came with a
+///    vote, it is their mean. Else v votes of k for the first place (a tie is half a vote) come to (v + c)/(k + 2c), c =
+///    `vote_smoothing`; ½ is Jeffreys' prior. A judge that was asked for one vote only is taken at its word: 1, 0 or ½.
+/// 2. p(a beats b) is the mean over both orders: ½[p(first | a first) + 1 − p(first | b first)] (Lee et al. 2023, section 2.1).
+/// 3. Asked in both orders and read in one only, a judge has no vote: the rest is position bias.
+/// 4. It contradicts itself if it chooses the same place in both orders, or, with a single vote and no probability in each, calls a
+///    tie in one only.
+pub fn voters<'a>(verdicts: &'a [JudgeVerdict<'a>], vote_smoothing: f64) -> Vec<Voter<'a>> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&JudgeVerdict<'_>>> = BTreeMap::new();
+    for verdict in verdicts.iter().filter(|v| v.weight > 0.0) {
+        groups.entry((verdict.judge, verdict.template)).or_default().push(verdict);
+    }
+    groups.into_values().map(|verdicts| voter(verdicts, vote_smoothing)).collect()
+}
+
+fn voter<'a>(verdicts: Vec<&'a JudgeVerdict<'a>>, vote_smoothing: f64) -> Voter<'a> {
+    let presentations: Vec<Presentation> = [Order::Ab, Order::Ba]
+        .into_iter()
+        .filter_map(|order| {
+            let votes: Vec<_> = verdicts.iter().filter(|v| v.order == order).copied().collect();
+            (!votes.is_empty()).then(|| presentation(order, &votes, vote_smoothing))
+        })
+        .collect();
     let failed = verdicts.iter().any(|v| matches!(v.verdict.choice, Err(NoVerdict::Failed(_))));
-    let hard = verdicts.iter().any(|v| v.verdict.p_first.is_none());
-    let state = match (ab, ba) {
-        (Some(ab), Some(ba)) => {
-            let same_position = ab * ba < 0.0 || (ab > 0.0) != (ba > 0.0) && ab != 0.0 && ba != 0.0;
+    let single = verdicts.len() == presentations.len();
+    let hard = single && verdicts.iter().any(|v| v.verdict.p_first.is_none());
+    let margins: Vec<Option<f64>> = presentations.iter().map(|p| p.margin).collect();
+    let state = match margins[..] {
+        [Some(ab), Some(ba)] => {
             let half_a_tie = hard && (ab == 0.0) != (ba == 0.0);
             let mean = sum(vec![ab, ba]) / 2.0;
-            if same_position || half_a_tie { State::Flipped(mean) } else { State::Stands(mean) }
+            // Signs rather than a product, which may underflow to 0.
+            let same_place = ab > 0.0 && ba < 0.0 || ab < 0.0 && ba > 0.0;
+            if same_place || half_a_tie { State::Flipped(mean) } else { State::Stands(mean) }
         }
-        (Some(margin), None) | (None, Some(margin)) if !asked_both => State::Stands(margin),
+        [Some(margin)] => State::Stands(margin),
         _ if failed => State::Failed,
         _ => State::NoVerdict,
     };
-    let (judge, weight) = (verdicts[0].judge, verdicts[0].weight);
-    Opinion { judge, weight, state, verdicts }
+    let JudgeVerdict { judge, template, weight, has_order, .. } = *verdicts[0];
+    Voter { judge, template, weight, has_order, state, presentations, verdicts }
+}
+
+fn presentation(order: Order, votes: &[&JudgeVerdict<'_>], vote_smoothing: f64) -> Presentation {
+    let count = |choice| votes.iter().filter(|v| v.verdict.choice == Ok(choice)).count() as u64;
+    let [first, second, tie] = [Choice::First, Choice::Second, Choice::Tie].map(count);
+    let margins: Vec<f64> = votes.iter().filter_map(|v| margin(v)).collect();
+    let soft = votes.iter().any(|v| v.verdict.choice.is_ok() && v.verdict.p_first.is_some());
+    let margin = if margins.is_empty() {
+        None
+    } else if soft || votes.len() == 1 {
+        Some(sum(margins.clone()) / margins.len() as f64)
+    } else {
+        let of_first = 0.5 * (first as f64 - second as f64) / (margins.len() as f64 + 2.0 * vote_smoothing);
+        Some(if order == Order::Ab { of_first } else { -of_first })
+    };
+    Presentation { order, margin, votes: [first, second, tie], soft }
 }
 
 /// p(a beats b) − ½ of one verdict.
@@ -147,19 +182,8 @@ fn margin(verdict: &JudgeVerdict<'_>) -> Option<f64> {
     Some(if verdict.order == Order::Ab { margin } else { -margin })
 }
 
-fn weighted_mean(opinions: &[&Opinion<'_>]) -> f64 {
-    let weight = sum(opinions.iter().map(|o| o.weight).collect());
-    sum(opinions.iter().map(|o| o.weight * o.margin()).collect()) / weight
-}
-
-/// ½ + margin in [½, 1] and its exact complement below.
-fn complement_exact(margin: f64) -> f64 {
-    let upper = (0.5 + margin.abs()).min(1.0);
-    if margin >= 0.0 { upper } else { 1.0 - upper }
-}
-
 /// A sum that does not depend on the order of its terms and changes only its sign when all of them do.
-fn sum(terms: Vec<f64>) -> f64 {
+pub(crate) fn sum(terms: Vec<f64>) -> f64 {
     let side = |sign: f64| {
         let mut side: Vec<f64> = terms.iter().map(|t| t * sign).filter(|&t| t > 0.0).collect();
         side.sort_by(f64::total_cmp);
@@ -168,164 +192,11 @@ fn sum(terms: Vec<f64>) -> f64 {
     side(1.0) - side(-1.0)
 }
 
-/// Population standard deviation of p over the verdicts; `None` for a single one.
-fn spread(opinions: &[&Opinion<'_>]) -> Option<f64> {
-    let margins: Vec<f64> =
-        opinions.iter().flat_map(|o| o.verdicts.iter().filter_map(|v| margin(v))).collect();
-    if margins.len() < 2 {
-        return None;
-    }
-    let mean = sum(margins.clone()) / margins.len() as f64;
-    let variance = sum(margins.iter().map(|m| (m - mean).powi(2)).collect()) / margins.len() as f64;
-    Some(variance.sqrt())
-}
-
-/// An explanation that argues for the outcome; if there is a choice, one that saw the winner first, so that "response 1"
-/// means the chosen one.
-fn explanation(opinions: &[&Opinion<'_>], p: f64) -> Option<String> {
-    let winner_first = if p >= 0.5 { Order::Ab } else { Order::Ba };
-    let agrees = |v: &JudgeVerdict<'_>| {
-        let wanted = match (p == 0.5, v.order == winner_first) {
-            (true, _) => Choice::Tie,
-            (false, true) => Choice::First,
-            (false, false) => Choice::Second,
-        };
-        v.verdict.choice == Ok(wanted)
-    };
-    let mut candidates: Vec<&&JudgeVerdict<'_>> = opinions
-        .iter()
-        .flat_map(|o| o.verdicts.iter())
-        .filter(|v| agrees(v) && v.verdict.explanation.is_some())
-        .collect();
-    candidates.sort_by_key(|v| v.order != winner_first);
-    candidates.first().and_then(|v| v.verdict.explanation.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn pair() -> Pair {
-        Pair { id: "q/0-1".into(), prompt_id: "q".into(), a: "q/0".into(), b: "q/1".into() }
-    }
-
-    fn soft(p_first: f64) -> Verdict {
-        let choice = if p_first >= 0.5 { Choice::First } else { Choice::Second };
-        Verdict { p_first: Some(p_first), ..Verdict::choice(choice) }
-    }
-
-    fn fate_of(list: &[(&str, Order, Verdict)], config: &LabelConfig) -> (Option<f64>, Fate) {
-        let verdicts: Vec<JudgeVerdict<'_>> = list
-            .iter()
-            .map(|(judge, order, verdict)| JudgeVerdict { judge, weight: 1.0, order: *order, verdict })
-            .collect();
-        let preference = aggregate(&pair(), &verdicts, config);
-        (preference.p, preference.fate)
-    }
-
     use Choice::{First, Second, Tie};
     use Order::{Ab, Ba};
-
-    /// `docs/parity.md`, section 7: logp("1"), logp("2") = −.2, −1.9 with a first and −.9, −.6 with b first.
-    #[test]
-    fn golden_average_over_both_orders() {
-        let ab = crate::local::verdict_from_logprobs(&[-0.2], &[-1.9]);
-        let ba = crate::local::verdict_from_logprobs(&[-0.9], &[-0.6]);
-        assert!((ab.p_first.unwrap() - 0.845_534_734_9).abs() < 1e-7);
-        assert!((1.0 - ba.p_first.unwrap() - 0.574_442_516_8).abs() < 1e-7);
-        let (p, fate) = fate_of(&[("j", Ab, ab), ("j", Ba, ba)], &LabelConfig::default());
-        assert!((p.unwrap() - 0.709_988_625_9).abs() < 1e-7, "{p:?}");
-        assert_eq!(fate, Fate::Kept);
-    }
-
-    #[test]
-    fn hard_verdicts_that_agree_are_kept_and_flips_are_not() {
-        let config = LabelConfig::default();
-        let hard = Verdict::choice;
-        let table = [
-            ((First, Second), Some(1.0), Fate::Kept),
-            ((Second, First), Some(0.0), Fate::Kept),
-            ((First, First), Some(0.5), Fate::Inconsistent),
-            ((Second, Second), Some(0.5), Fate::Inconsistent),
-            ((Tie, Tie), Some(0.5), Fate::Tie),
-            ((First, Tie), Some(0.75), Fate::Inconsistent),
-            ((Tie, First), Some(0.25), Fate::Inconsistent),
-        ];
-        for ((ab, ba), p, fate) in table {
-            assert_eq!(
-                fate_of(&[("j", Ab, hard(ab)), ("j", Ba, hard(ba))], &config),
-                (p, fate),
-                "{ab:?} {ba:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn soft_verdicts_for_the_same_position_are_inconsistent_unless_kept() {
-        let list = [("j", Ab, soft(0.9)), ("j", Ba, soft(0.6))];
-        let (p, fate) = fate_of(&list, &LabelConfig::default());
-        assert!((p.unwrap() - 0.65).abs() < 1e-12);
-        assert_eq!(fate, Fate::Inconsistent);
-        let keep = LabelConfig { keep_inconsistent: true, ..LabelConfig::default() };
-        assert_eq!(fate_of(&list, &keep).1, Fate::Kept);
-    }
-
-    #[test]
-    fn a_missing_verdict_is_missing_never_a_tie() {
-        let config = LabelConfig::default();
-        let truncated = Verdict::none(NoVerdict::Truncated);
-        let failed = Verdict::none(NoVerdict::Failed("timeout".into()));
-        assert_eq!(fate_of(&[], &config), (None, Fate::NoVerdict));
-        let set_aside = Verdict::none(NoVerdict::SetAside("too long".into()));
-        assert_eq!(fate_of(&[("rule", Ab, set_aside)], &config), (None, Fate::SetAside));
-        assert_eq!(fate_of(&[("j", Ab, truncated.clone())], &config), (None, Fate::NoVerdict));
-        // Asked in both orders, read in one: what is left would be position bias.
-        let half = [("j", Ab, Verdict::choice(First)), ("j", Ba, truncated.clone())];
-        assert_eq!(fate_of(&half, &config), (None, Fate::NoVerdict));
-        let half = [("j", Ab, Verdict::choice(First)), ("j", Ba, failed.clone())];
-        assert_eq!(fate_of(&half, &config), (None, Fate::Failed));
-        // Another judge's verdict stands on its own.
-        let panel = [("j", Ab, truncated), ("j", Ba, failed), ("k", Ba, Verdict::choice(First))];
-        assert_eq!(fate_of(&panel, &config), (Some(0.0), Fate::Kept));
-    }
-
-    #[test]
-    fn judges_are_weighted_and_contradicting_ones_have_no_vote() {
-        let (a_wins, b_wins, same) = (soft(0.8), soft(0.4), soft(0.9));
-        let verdict = |judge, weight, order, verdict| JudgeVerdict { judge, weight, order, verdict };
-        let verdicts = [
-            verdict("strong", 3.0, Ab, &a_wins),
-            verdict("weak", 1.0, Ab, &b_wins),
-            verdict("biased", 9.0, Ab, &same),
-            verdict("biased", 9.0, Ba, &same),
-        ];
-        let preference = aggregate(&pair(), &verdicts, &LabelConfig::default());
-        assert!((preference.p.unwrap() - 0.7).abs() < 1e-12, "(3·0.8 + 1·0.4) / 4");
-        assert_eq!(preference.judges, ["strong", "weak"]);
-        assert!((preference.spread.unwrap() - 0.2).abs() < 1e-12, "of 0.8 and 0.4");
-    }
-
-    #[test]
-    fn near_a_half_is_a_tie() {
-        let config = LabelConfig { tie_margin: 0.1, ..LabelConfig::default() };
-        assert_eq!(fate_of(&[("j", Ab, soft(0.59))], &config).1, Fate::Tie);
-        assert_eq!(fate_of(&[("j", Ab, soft(0.61))], &config).1, Fate::Kept);
-        let keep = LabelConfig { keep_ties: true, ..config };
-        assert_eq!(fate_of(&[("j", Ab, soft(0.59))], &keep), (Some(0.5), Fate::Kept));
-    }
-
-    #[test]
-    fn the_explanation_is_of_the_order_that_saw_the_winner_first() {
-        let said = |choice, text: &str| Verdict { explanation: Some(text.into()), ..Verdict::choice(choice) };
-        let (ab, ba) = (said(Second, "2 is better"), said(First, "1 is better"));
-        let verdicts = [
-            JudgeVerdict { judge: "j", weight: 1.0, order: Ab, verdict: &ab },
-            JudgeVerdict { judge: "j", weight: 1.0, order: Ba, verdict: &ba },
-        ];
-        let preference = aggregate(&pair(), &verdicts, &LabelConfig::default());
-        assert_eq!((preference.p, preference.explanation.as_deref()), (Some(0.0), Some("1 is better")));
-    }
 
     #[test]
     fn orders_are_both_for_the_share_that_is_checked_and_balanced_elsewhere() {
@@ -340,39 +211,77 @@ mod tests {
         assert!(ids.iter().all(|id| orders(1, id, 0.25) == orders(1, id, 0.25)));
     }
 
-    fn any_verdict() -> impl Strategy<Value = Verdict> {
-        prop_oneof![
-            (0.0..=1.0_f64).prop_map(soft),
-            Just(Verdict::choice(First)),
-            Just(Verdict::choice(Second)),
-            Just(Verdict::choice(Tie)),
-            Just(Verdict::none(NoVerdict::Ambiguous)),
-        ]
+    fn votes(list: &[(Order, Result<Choice, NoVerdict>)]) -> Vec<(Order, Verdict)> {
+        list.iter()
+            .map(|(order, choice)| {
+                let verdict = match choice {
+                    Ok(choice) => Verdict::choice(*choice),
+                    Err(why) => Verdict::none(why.clone()),
+                };
+                (*order, verdict)
+            })
+            .collect()
     }
 
-    proptest! {
-        /// Calling a b and b a turns every order round and must give the complement, to the last bit.
-        #[test]
-        fn swapping_the_pair_gives_the_complement_exactly(
-            list in prop::collection::vec((0..3_usize, any::<bool>(), any_verdict()), 0..12),
-            keep in any::<bool>(),
-        ) {
-            let config = LabelConfig { keep_inconsistent: keep, ..LabelConfig::default() };
-            let names = ["x", "y", "z"];
-            let view = |swap: bool| -> Vec<JudgeVerdict<'_>> {
-                list.iter().map(|(judge, ab, verdict)| JudgeVerdict {
-                    judge: names[*judge],
-                    weight: 1.0 + *judge as f64 / 3.0,
-                    order: if *ab != swap { Ab } else { Ba },
-                    verdict,
-                }).collect()
-            };
-            let (straight, swapped) = (aggregate(&pair(), &view(false), &config), aggregate(&pair(), &view(true), &config));
-            prop_assert_eq!(straight.fate, swapped.fate);
-            match (straight.p, swapped.p) {
-                (Some(p), Some(q)) => prop_assert_eq!(p + q, 1.0),
-                (p, q) => prop_assert_eq!(p, q),
-            }
-        }
+    fn state(list: &[(Order, Verdict)]) -> State {
+        let verdicts: Vec<JudgeVerdict<'_>> = list
+            .iter()
+            .map(|(order, verdict)| JudgeVerdict {
+                judge: "j",
+                template: "t",
+                weight: 1.0,
+                order: *order,
+                has_order: true,
+                verdict,
+            })
+            .collect();
+        voters(&verdicts, 0.5)[0].state
+    }
+
+    #[test]
+    fn votes_of_one_presentation_come_to_jeffreys_mean() {
+        let of = |list: &[(Order, Result<Choice, NoVerdict>)]| state(&votes(list));
+        // 3 of 3: (3 + ½)/4; 1 and a half of 2: 2/3; one vote is taken at its word.
+        assert_eq!(of(&[(Ab, Ok(First)), (Ab, Ok(First)), (Ab, Ok(First))]), State::Stands(0.375));
+        assert_eq!(of(&[(Ab, Ok(First)), (Ab, Ok(Tie))]), State::Stands(0.5 / 3.0));
+        assert_eq!(of(&[(Ab, Ok(First))]), State::Stands(0.5));
+        // Asked twice, read once: (1 + ½)/2.
+        let unread = Err(NoVerdict::Unparsable);
+        assert_eq!(of(&[(Ab, Ok(First)), (Ab, unread.clone())]), State::Stands(0.25));
+        // Votes split evenly in one order are doubt, not contradiction; over both orders p is the mean.
+        let split = [(Ab, Ok(First)), (Ab, Ok(Second)), (Ba, Ok(Second)), (Ba, Ok(Second))];
+        assert_eq!(of(&split), State::Stands(1.0 / 6.0));
+        assert_eq!(
+            of(&[(Ab, Ok(First)), (Ab, Ok(First)), (Ba, unread.clone()), (Ba, unread)]),
+            State::NoVerdict
+        );
+    }
+
+    #[test]
+    fn probabilities_of_votes_are_averaged_as_they_are() {
+        let soft = |p| Verdict { p_first: Some(p), ..Verdict::choice(if p > 0.5 { First } else { Second }) };
+        let State::Stands(margin) = state(&[(Ab, soft(0.9)), (Ab, soft(0.6)), (Ba, soft(0.2))]) else {
+            panic!("it contradicts nothing")
+        };
+        assert!((margin - (0.25 + 0.3) / 2.0).abs() < 1e-12, "{margin}");
+    }
+
+    #[test]
+    fn templates_of_one_judge_are_voters_of_their_own() {
+        let first = Verdict::choice(First);
+        let of = |template, order| JudgeVerdict {
+            judge: "j",
+            template,
+            weight: 1.0,
+            order,
+            has_order: true,
+            verdict: &first,
+        };
+        let verdicts = [of("plain", Ab), of("plain", Ba), of("rubric", Ab)];
+        let voters = voters(&verdicts, 0.5);
+        assert_eq!(voters.iter().map(|v| v.template).collect::<Vec<_>>(), ["plain", "rubric"]);
+        assert!(voters[0].flipped() && voters[1].stands(false));
+        assert_eq!(voters[0].choices(), Some((First, First)));
+        assert_eq!(voters[1].choices(), None);
     }
 }

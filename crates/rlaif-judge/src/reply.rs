@@ -21,9 +21,71 @@ pub struct Reading {
     pub model: Option<String>,
 }
 
-/// Usage alone, to settle the budget before anyone has read the verdict.
-pub fn read_usage(body: &[u8]) -> Option<Usage> {
-    Completion::read(body).ok()?.usage
+/// Whether the model that answered is the one that was asked, or a snapshot of it (`gpt-x` is answered by `gpt-x-2026-01-31`). Folders
+/// and owners before the name do not count, nor does the case.
+pub fn is_same_model(asked: &str, served: &str) -> bool {
+    let name = |model: &str| model.rsplit('/').next().unwrap_or(model).to_lowercase();
+    let (asked, served) = (name(asked.trim()), name(served.trim()));
+    let asked = asked.strip_suffix("-latest").unwrap_or(&asked);
+    let Some(rest) = served.strip_prefix(asked) else { return false };
+    let snapshot = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || c == '-');
+    rest.is_empty() || rest == "-latest" || rest.strip_prefix(['-', '@']).is_some_and(snapshot)
+}
+
+/// What makes a reply no use, though it was paid for. A refusal or a filter is an answer, and is none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Cut off at its token limit.
+    Truncated,
+    /// Cut off after nothing but blanks: a grammar that allows them lets some models write them for ever.
+    Blanks,
+    /// No body or no text.
+    Empty,
+    /// Neither a completion nor a verdict can be read: HTML, an error, broken JSON, no choices, a label that was not offered,
+    /// two verdicts.
+    Malformed,
+}
+
+impl Fault {
+    /// The ledger's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Blanks => "blanks",
+            Self::Empty => "empty",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// What is wrong with a reply that gave no verdict for this reason, if asking again may help.
+pub fn fault(reason: &NoVerdict, body: &[u8]) -> Option<Fault> {
+    match reason {
+        NoVerdict::Truncated if Completion::read(body).is_ok_and(|reply| reply.blank_tail().is_some()) => {
+            Some(Fault::Blanks)
+        }
+        NoVerdict::Truncated => Some(Fault::Truncated),
+        NoVerdict::Empty => Some(Fault::Empty),
+        NoVerdict::Unparsable | NoVerdict::Ambiguous | NoVerdict::Failed(_) => Some(Fault::Malformed),
+        _ => None,
+    }
+}
+
+/// The body with which to ask again after a [`Fault`], and its limit of tokens: four times as many after one that was cut off, else
+/// the same.
+pub fn again_body(body: &str, fault: &str, max_tokens: u32) -> (String, u32) {
+    if fault != Fault::Truncated.as_str() {
+        return (body.to_owned(), max_tokens);
+    }
+    let Ok(mut request) = serde_json::from_str::<serde_json::Value>(body) else { return (body.to_owned(), max_tokens) };
+    let more = max_tokens.saturating_mul(4);
+    for name in ["max_tokens", "max_completion_tokens"] {
+        if let Some(limit) = request.get_mut(name) {
+            *limit = more.into();
+            return (request.to_string(), more);
+        }
+    }
+    (body.to_owned(), max_tokens)
 }
 
 /// Reads a reply of any provider: refusal, filter and truncation first, then the text in the given style. `max_tokens` is what
@@ -131,6 +193,53 @@ mod tests {
         json!({"id": "x", "model": "judge-1-2026", "choices": [{"index": 0, "finish_reason": finish_reason,
             "message": {"role": "assistant", "content": content, "refusal": null}}],
             "usage": {"prompt_tokens": 50, "completion_tokens": completion_tokens}})
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_with_how_many_tokens() {
+        let fault_of = |reply: Value| {
+            let body = reply.to_string();
+            let reading = read_reply(body.as_bytes(), Style::BetterResponse, 100);
+            reading.verdict.choice.err().and_then(|reason| fault(&reason, body.as_bytes()))
+        };
+        let verdict = json!("Better response: 2");
+        let blanks = format!("{{\"verdict\": {}", " \n".repeat(40));
+        let cases = [
+            (completion(verdict.clone(), "stop", 12), None),
+            (completion(json!("I think"), "length", 12), Some(Fault::Truncated)),
+            (completion(verdict.clone(), "stop", 100), Some(Fault::Truncated)),
+            (completion(json!(blanks), "length", 100), Some(Fault::Blanks)),
+            (completion(Value::Null, "stop", 0), Some(Fault::Empty)),
+            (completion(json!("Both are fine"), "stop", 3), Some(Fault::Malformed)),
+            (completion(verdict, "content_filter", 12), None),
+            (json!({"choices": []}), Some(Fault::Malformed)),
+            (json!({"error": {"message": "boom"}}), Some(Fault::Malformed)),
+        ];
+        for (reply, want) in cases {
+            assert_eq!(fault_of(reply.clone()), want, "{reply}");
+        }
+        let body = r#"{"model":"j","max_completion_tokens":64,"seed":7}"#;
+        let more = r#"{"model":"j","max_completion_tokens":256,"seed":7}"#;
+        assert_eq!(again_body(body, "truncated", 64), (more.to_owned(), 256));
+        assert_eq!(again_body(body, "malformed", 64), (body.to_owned(), 64));
+    }
+
+    #[test]
+    fn a_snapshot_is_the_same_model_and_a_sibling_is_not() {
+        for (asked, served) in [
+            ("gpt-x", "gpt-x-2026-01-31"),
+            ("gpt-x", "GPT-X"),
+            ("sonnet-latest", "sonnet-20260131"),
+            ("meta-llama/Llama-8B", "Llama-8B"),
+            ("judge@1", "judge@1"),
+        ] {
+            assert!(is_same_model(asked, served), "{asked} {served}");
+        }
+        for (asked, served) in
+            [("gpt-x", "gpt-x-mini"), ("gpt-x", "gpt-x1"), ("gpt-x-mini", "gpt-x"), ("a", "")]
+        {
+            assert!(!is_same_model(asked, served), "{asked} {served}");
+        }
     }
 
     #[test]

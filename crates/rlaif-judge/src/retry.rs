@@ -16,34 +16,37 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Upper end of every wait of our own choosing.
     pub cap: Duration,
-    /// Longest Retry-After that is obeyed; a longer one ends the call's attempts.
-    pub max_retry_after: Duration,
+    /// Time from a task's first attempt after which there is none any more, however many are left.
+    pub deadline: Duration,
 }
 
 impl RetryPolicy {
-    /// The policy for a judge's `max_retries`: waits of up to 0.5, 1, 2, … 30 s, at most 2 resends of what may be billed, and a
-    /// Retry-After of up to ten minutes.
+    /// The policy for a judge's `max_retries`: waits of up to 0.5, 1, 2, … 30 s, at most 2 resends of what may be billed, and any
+    /// Retry-After within a day.
     pub fn new(max_retries: usize) -> Self {
         Self {
             max_retries,
             max_resends: max_retries.min(2),
             base: Duration::from_millis(500),
             cap: Duration::from_secs(30),
-            max_retry_after: Duration::from_secs(600),
+            deadline: Duration::from_secs(86_400),
         }
     }
 
     /// How long to wait before the next attempt, or `None` if there shall be none.
     ///
-    /// `retries` attempts beyond the first were made so far, `resends` of them after a call that was possibly billed.
+    /// `retries` attempts beyond the first were made so far, `resends` of them after a call that was possibly billed, and the first was
+    /// `age` ago. An endpoint that says that it is asked too much says nothing of the task: that may happen four times as often.
     pub fn wait<R: Rng>(
         &self,
         error: &CallError,
         retries: usize,
         resends: usize,
+        age: Duration,
         rng: &mut R,
     ) -> Option<Duration> {
-        if !error.kind.is_transient() || retries >= self.max_retries {
+        let most = if error.kind.is_congestion() { self.max_retries * 4 } else { self.max_retries };
+        if !error.kind.is_transient() || retries >= most {
             return None;
         }
         if error.fate == CallFate::MaybeBilled && resends >= self.max_resends {
@@ -52,14 +55,14 @@ impl RetryPolicy {
         let exponent = u32::try_from(retries).unwrap_or(u32::MAX).min(20);
         let ceiling = self.base.saturating_mul(1 << exponent).min(self.cap);
         let jittered = ceiling.mul_f64(rng.random::<f64>());
-        match error.retry_after {
-            Some(asked) if asked > self.max_retry_after => None,
+        let wait = match error.retry_after {
             // A little jitter on top, so that a thousand parked calls do not come back in the same millisecond.
-            Some(asked) => Some(asked + jittered.min(asked / 10 + Duration::from_millis(100))),
+            Some(asked) => asked + jittered.min(asked / 10 + Duration::from_millis(100)),
             // A rate limit without a hint is about a minute's quota: half a second is too soon.
-            None if error.kind == CallErrorKind::RateLimited => Some(self.base + jittered),
-            None => Some(jittered),
-        }
+            None if error.kind == CallErrorKind::RateLimited => self.base + jittered,
+            None => jittered,
+        };
+        (age + wait <= self.deadline).then_some(wait)
     }
 }
 
@@ -98,8 +101,9 @@ mod tests {
         let mut rng = rlaif_core::seed::stream(1, "test", 0);
         let server = error(CallErrorKind::Server, CallFate::Rejected);
         for (retries, ceiling) in [(0, 0.5), (1, 1.0), (3, 4.0), (9, 30.0), (90, 30.0)] {
-            let waits: Vec<f64> =
-                (0..500).map(|_| policy.wait(&server, retries, 0, &mut rng).unwrap().as_secs_f64()).collect();
+            let waits: Vec<f64> = (0..500)
+                .map(|_| policy.wait(&server, retries, 0, Duration::ZERO, &mut rng).unwrap().as_secs_f64())
+                .collect();
             assert!(waits.iter().all(|&w| w <= ceiling), "retry {retries}");
             let mean = waits.iter().sum::<f64>() / 500.0;
             assert!((mean / ceiling - 0.5).abs() < 0.06, "uniform on [0, {ceiling}], got mean {mean}");
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_a_lower_bound_and_too_long_ends_it() {
+    fn retry_after_is_a_lower_bound_within_the_deadline() {
         let policy = RetryPolicy::new(5);
         let mut rng = rlaif_core::seed::stream(1, "test", 0);
         let limited = |seconds| CallError {
@@ -115,10 +119,12 @@ mod tests {
             ..error(CallErrorKind::RateLimited, CallFate::Rejected)
         };
         for _ in 0..100 {
-            let wait = policy.wait(&limited(20), 0, 0, &mut rng).unwrap().as_secs_f64();
+            let wait = policy.wait(&limited(20), 0, 0, Duration::ZERO, &mut rng).unwrap().as_secs_f64();
             assert!((20.0..=22.1).contains(&wait), "{wait}");
         }
-        assert_eq!(policy.wait(&limited(601), 0, 0, &mut rng), None);
+        assert!(policy.wait(&limited(3600), 19, 0, Duration::from_secs(80_000), &mut rng).is_some());
+        assert_eq!(policy.wait(&limited(3600), 0, 0, Duration::from_secs(83_000), &mut rng), None);
+        assert_eq!(policy.wait(&limited(1), 20, 0, Duration::ZERO, &mut rng), None);
     }
 
     #[test]
@@ -126,7 +132,7 @@ mod tests {
         let policy = RetryPolicy::new(3);
         let mut rng = rlaif_core::seed::stream(1, "test", 0);
         let mut again = |kind, fate, retries, resends| {
-            policy.wait(&error(kind, fate), retries, resends, &mut rng).is_some()
+            policy.wait(&error(kind, fate), retries, resends, Duration::ZERO, &mut rng).is_some()
         };
         assert!(!again(CallErrorKind::Unauthorized, CallFate::Rejected, 0, 0));
         assert!(!again(CallErrorKind::BadRequest, CallFate::Rejected, 0, 0));

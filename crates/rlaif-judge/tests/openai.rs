@@ -6,12 +6,13 @@ use rlaif_core::config::JudgeConfig;
 use rlaif_core::money::MicroUsd;
 use rlaif_core::records::{Choice, Message, NoVerdict};
 use rlaif_judge::chat::{CallError, CallErrorKind, CallFate, ChatModel, ChatRequest, RawReply};
-use rlaif_judge::engine::{EngineOptions, Event, Journal, Task, judge_all};
+use rlaif_judge::engine::{EngineOptions, Event, Journal, Listed, Task, judge_all};
 use rlaif_judge::openai::{MAX_BODY, SetupError};
 use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::{Budget, OpenAi, Style, read_reply};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wiremock::matchers::{body_string, header, method, path};
@@ -227,16 +228,23 @@ fn the_key_comes_from_the_environment_and_goes_to_its_host_only() {
     }
 }
 
-/// Replies by key.
+/// Replies by task.
 #[derive(Default)]
-struct Kept(Vec<(String, Vec<u8>, Option<MicroUsd>)>);
+struct Kept(RefCell<Vec<(i64, Vec<u8>, Option<MicroUsd>)>>);
 
 impl Journal for Kept {
     type Error = std::convert::Infallible;
+    type Kept = ();
 
-    async fn record(&mut self, event: Event<'_>) -> Result<(), Self::Error> {
-        if let Event::Replied { key, reply, cost, .. } = event {
-            self.0.push((key.to_owned(), reply.body.clone(), cost));
+    fn arrived(&self, _: i64, _: u32, _: &RawReply) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn record(&self, events: Vec<Event<()>>) -> Result<(), Self::Error> {
+        for event in events {
+            if let Event::Replied { task, reply, cost, .. } = event {
+                self.0.borrow_mut().push((task, reply.body, cost));
+            }
         }
         Ok(())
     }
@@ -254,24 +262,29 @@ async fn the_whole_way_with_a_rate_limit_and_an_outage() {
     post().respond_with(fine).with_priority(3).expect(3).mount(&server).await;
 
     let model = client(&format!("{}/v1", server.uri()));
-    let budget = Budget::new(None, MicroUsd::ZERO);
+    let budget = Budget::within(vec![]);
     let (_keep, stop) = tokio::sync::watch::channel(false);
     let mut retry = RetryPolicy::new(5);
     retry.base = Duration::from_millis(1);
-    let options = EngineOptions { concurrency: 2, retry, price: None, budget: &budget, stop, seed: 1 };
-    let tasks = (0..3).map(|i| Task {
-        key: format!("t{i}"),
+    let options = EngineOptions { concurrency: 2, retry, ..EngineOptions::new(&budget, stop) };
+    let tasks = (0..3).map(|id| Task {
+        id,
         body: request().canonical_body(),
         prompt_tokens_at_most: request().prompt_tokens_at_most(),
         max_tokens: request().max_tokens as u64,
+        attempts: 0,
+        retries: 0,
+        resends: 0,
+        first_sent_ms: None,
     });
-    let mut kept = Kept::default();
-    let summary = judge_all(&model, tasks, options, &mut kept).await.unwrap();
+    let kept = Kept::default();
+    let summary = judge_all(&model, &mut Listed::new(tasks), options, &kept).await.unwrap();
     assert_eq!((summary.replied, summary.retries, summary.given_up), (3, 2, 0));
-    kept.0.sort();
-    let keys: Vec<&str> = kept.0.iter().map(|(key, _, _)| key.as_str()).collect();
-    assert_eq!(keys, ["t0", "t1", "t2"]);
-    for (_, body, cost) in &kept.0 {
+    let mut kept = kept.0.into_inner();
+    kept.sort();
+    let ids: Vec<i64> = kept.iter().map(|(id, _, _)| *id).collect();
+    assert_eq!(ids, [0, 1, 2]);
+    for (_, body, cost) in &kept {
         assert_eq!(*cost, None, "an unknown price is no price of 0");
         assert_eq!(read_reply(body, Style::BetterResponse, 100).verdict.choice, Ok(Choice::First));
     }

@@ -242,6 +242,7 @@ mod tests {
             few_shot: vec![example],
             few_shot_n: None,
             principles: vec!["Choose the kinder response.".into()],
+            min_mass: 0.5,
             secrets,
         };
         let asker = Asker::new(Template::built_in(name).unwrap(), settings).unwrap();

@@ -95,7 +95,7 @@ impl Context {
             .enable_all()
             .build()
             .context("starting the async runtime")?;
-        let store = runtime.block_on(Store::open(&folder.database()))?;
+        let store = runtime.block_on(Store::open_with(&folder.database(), config.run.durability))?;
         let prompts = prompts::read(&config, &base, &folder, &policy_files)?;
 
         interrupt::install()?;
@@ -181,12 +181,26 @@ impl Context {
     /// # Errors
     /// If the file cannot be read.
     pub fn probe_fingerprint(&self) -> Result<String> {
-        match &self.config.label.probe {
+        self.labelled_fingerprint("probe", self.config.label.probe.as_deref())
+    }
+
+    /// The hash of `label.calibration`; `none` where there is none, or nothing that reads it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn calibration_fingerprint(&self) -> Result<String> {
+        let label = &self.config.label;
+        let read = label.calibration.as_deref().filter(|_| label.aggregation.is_fitted());
+        self.labelled_fingerprint("calibration", read)
+    }
+
+    fn labelled_fingerprint(&self, key: &str, path: Option<&Path>) -> Result<String> {
+        match path {
             None => Ok("none".into()),
             Some(path) => {
                 let path = self.resolve(path);
                 let bytes = std::fs::read(&path).with_context(|| {
-                    format!("reading the probe set `{}` of `label.probe`", path.display())
+                    format!("reading the labelled pairs `{}` of `label.{key}`", path.display())
                 })?;
                 Ok(blake3::hash(&bytes).to_hex()[..32].to_string())
             }

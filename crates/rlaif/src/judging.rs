@@ -5,19 +5,25 @@
 //! bought again. See `rlaif_store::store` for the ledger and `rlaif_judge` for what a verdict is.
 
 pub(crate) mod asking;
+mod ledger;
 mod local;
 pub(crate) mod openai;
 mod ratings;
+mod sending;
 pub(crate) mod templates;
 
 use crate::context::Context;
+use crate::probe;
+use crate::progress::say;
 use crate::robustness::Tripwires;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
+use rlaif_core::config::{Aggregation, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
 use rlaif_core::records::{Choice, Message, Order, Pair, Preference, Prompt, Response, Verdict};
-use rlaif_core::stats::position::{PositionReport, position_report};
+use rlaif_judge::cascade::{goes_on, sureness};
 use rlaif_judge::defence::rules::{self, RULE};
-use rlaif_judge::{JudgeVerdict, aggregate};
+use rlaif_judge::{
+    FitItem, FittedPanel, FittedVoter, JudgeVerdict, VoterReport, aggregate, voter_reports, voters,
+};
 use rlaif_store::store::VerdictRow;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -34,9 +40,9 @@ pub struct Assignment<'a> {
     /// The pairs of the set.
     pub pairs: Vec<Pair>,
     /// Prompts by id.
-    pub prompts: HashMap<String, Prompt>,
+    pub prompts: Cow<'a, HashMap<String, Prompt>>,
     /// Responses by id.
-    pub responses: HashMap<String, Response>,
+    pub responses: Cow<'a, HashMap<String, Response>>,
     /// Who judges.
     pub judges: &'a [JudgeConfig],
     /// How verdicts are asked for and added up.
@@ -59,25 +65,34 @@ pub struct Opinion {
     pub has_order: bool,
 }
 
-impl Opinion {
-    /// How its choices depend on the order; `None` for judges without one.
-    pub fn position(&self) -> Option<PositionReport> {
-        let seen =
-            |choices: &[(Order, Choice)], order| choices.iter().find(|(o, _)| *o == order).map(|(_, c)| *c);
-        let mut both: Vec<(&String, (Choice, Choice))> = self
-            .choices
-            .iter()
-            .filter_map(|(pair, choices)| {
-                Some((pair, seen(choices, Order::Ab).zip(seen(choices, Order::Ba))?))
-            })
-            .collect();
-        both.sort_by_key(|(pair, _)| *pair); // the bootstrap draws by place
-        let both: Vec<(Choice, Choice)> = both.into_iter().map(|(_, choices)| choices).collect();
-        self.has_order.then(|| position_report(&both)).flatten()
-    }
+/// What judging a set of pairs came to.
+pub struct Judged {
+    /// One preference a pair, in the order of the pairs.
+    pub preferences: Vec<Preference>,
+    /// What each judge said through each template, by place.
+    pub voters: Vec<VoterReport>,
+    /// What was learnt of each judge and template, where `label.aggregation` is fitted.
+    pub fitted: Vec<FittedVoter>,
+    /// How many pairs each judge of a cascade was asked about, by its name; judges that are asked about every pair are not named.
+    pub asked: BTreeMap<String, u64>,
 }
 
 impl Assignment<'_> {
+    /// The same work on some of the pairs.
+    fn on(&self, pairs: Vec<Pair>) -> Assignment<'_> {
+        Assignment {
+            stage: self.stage,
+            set: self.set,
+            pairs,
+            prompts: Cow::Borrowed(&*self.prompts),
+            responses: Cow::Borrowed(&*self.responses),
+            judges: self.judges,
+            label: self.label,
+            ruled: self.ruled.clone(),
+            tripwires: self.tripwires,
+        }
+    }
+
     fn prompt(&self, pair: &Pair) -> Result<&Prompt> {
         self.prompts.get(&pair.prompt_id).with_context(|| format!("pair `{}` has no prompt", pair.id))
     }
@@ -162,16 +177,39 @@ impl Assignment<'_> {
     }
 }
 
-/// Asks every judge about every pair and adds their verdicts up.
+/// Asks the judges, in their order, and adds their verdicts up. A judge with `only_if_unsure_below` gets only the pairs that the ones
+/// before it have left open.
 ///
 /// # Errors
 /// If a judge cannot go on; what it has said so far is kept.
-pub fn judge(context: &mut Context, work: &Assignment) -> Result<Vec<Preference>> {
-    ask(context, work)?;
+pub fn judge(context: &mut Context, work: &Assignment) -> Result<Judged> {
+    put_ruled(context, work)?;
+    let mut asked = BTreeMap::new();
+    for (place, judge) in work.judges.iter().enumerate() {
+        match judge.only_if_unsure_below {
+            Some(below) if place > 0 => {
+                let open = left_open(context, work, &work.judges[..place], below)?;
+                let (some, all) = (open.len(), work.asked().count());
+                say(&format!("{}: {some} of {all} pairs go on to `{}`", work.stage, judge.name));
+                asked.insert(judge.name.clone(), some as u64);
+                ask_one(context, &work.on(open), judge)?;
+            }
+            _ => ask_one(context, work, judge)?,
+        }
+    }
+    let panel = fit(context, work)?;
     let verdicts = context.wait(context.store.verdicts(work.set))?;
-    let preferences = add_up(work, &verdicts, work.judges);
+    let of_pairs = by_pair(work, &verdicts, work.judges);
+    let preferences = add_up(work, &of_pairs, panel.as_ref());
     context.wait(context.store.put_preferences(&preferences))?;
-    Ok(preferences)
+    let by_judges = work.pairs.iter().zip(&of_pairs).filter(|(pair, _)| !work.ruled.contains_key(&pair.id));
+    let voters: Vec<_> = by_judges.map(|(_, said)| voters(said, work.label.vote_smoothing)).collect();
+    Ok(Judged {
+        preferences,
+        voters: voter_reports(&voters),
+        fitted: panel.map(|panel| panel.voters()).unwrap_or_default(),
+        asked,
+    })
 }
 
 /// Asks every judge about every pair. Nothing becomes a preference.
@@ -179,6 +217,12 @@ pub fn judge(context: &mut Context, work: &Assignment) -> Result<Vec<Preference>
 /// # Errors
 /// If a judge cannot go on; what it has said so far is kept.
 pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
+    put_ruled(context, work)?;
+    work.judges.iter().try_for_each(|judge| ask_one(context, work, judge))
+}
+
+/// Stores what rules have decided.
+fn put_ruled(context: &Context, work: &Assignment) -> Result<()> {
     let by_rule: Vec<VerdictRow> = work
         .pairs
         .iter()
@@ -193,37 +237,140 @@ pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
             })
         })
         .collect();
-    context.wait(context.store.put_verdicts(PARSER, &by_rule))?;
-    for judge in work.judges {
-        match (judge.kind, judge.protocol) {
-            (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge)?,
-            (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge)?,
-            (JudgeKind::Local, Protocol::Rating) => local::rating(context, work, judge)?,
-            _ => openai::judge(context, work, judge)?,
-        }
-    }
-    Ok(())
+    Ok(context.wait(context.store.put_verdicts(PARSER, &by_rule))?)
 }
 
-/// The verdicts of some judges on every pair, added up; a pair that a rule decided is the rule's, whatever a judge said of it when
-/// the config had no such rule.
-fn add_up(work: &Assignment, verdicts: &[VerdictRow], judges: &[JudgeConfig]) -> Vec<Preference> {
-    let weight: HashMap<&str, f64> = judges.iter().map(|judge| (judge.name.as_str(), judge.weight)).collect();
-    let mut by_pair: HashMap<&str, Vec<JudgeVerdict>> = HashMap::new();
-    for (pair, verdict) in &work.ruled {
-        let verdict = JudgeVerdict { judge: RULE, weight: 1.0, order: Order::Ab, verdict };
-        by_pair.insert(pair, vec![verdict]);
+/// Asks one judge about every pair.
+fn ask_one(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
+    match (judge.kind, judge.protocol) {
+        (JudgeKind::Local, Protocol::Contrastive) => local::contrastive(context, work, judge),
+        (JudgeKind::Local, Protocol::Pairwise) => local::pairwise(context, work, judge),
+        (JudgeKind::Local, Protocol::Rating) => local::rating(context, work, judge),
+        _ => openai::judge(context, work, judge),
     }
-    for row in verdicts.iter().filter(|row| !work.ruled.contains_key(&row.pair_id)) {
-        let Some(&weight) = weight.get(row.judge.as_str()) else { continue };
-        let verdict = JudgeVerdict { judge: &row.judge, weight, order: row.order, verdict: &row.verdict };
-        by_pair.entry(&row.pair_id).or_default().push(verdict);
+}
+
+/// Asks the first judge alone; how sure it is of each pair, in their order: |p − ½|, 0 where it has no vote.
+///
+/// # Errors
+/// If it cannot go on; what it has said so far is kept.
+pub fn sureness_of_first(context: &mut Context, work: &Assignment) -> Result<Vec<f64>> {
+    let Some(first) = work.judges.first() else { return Ok(vec![0.0; work.pairs.len()]) };
+    ask_one(context, work, first)?;
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let of_pairs = by_pair(work, &verdicts, std::slice::from_ref(first));
+    let sure = |(pair, said): (&Pair, &Vec<JudgeVerdict>)| match work.ruled.contains_key(&pair.id) {
+        true => 0.5, // no judge has anything to add
+        false => sureness(pair, said, work.label),
+    };
+    Ok(work.pairs.iter().zip(&of_pairs).map(sure).collect())
+}
+
+/// The pairs that these judges leave to the next.
+fn left_open(context: &Context, work: &Assignment, before: &[JudgeConfig], below: f64) -> Result<Vec<Pair>> {
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let of_pairs = by_pair(work, &verdicts, before);
+    let open =
+        work.pairs.iter().zip(&of_pairs).filter(|(pair, said)| {
+            !work.ruled.contains_key(&pair.id) && goes_on(pair, said, work.label, below)
+        });
+    Ok(open.map(|(pair, _)| pair.clone()).collect())
+}
+
+/// The panel that `label.aggregation` asks for, fitted to `label.calibration`, or without it to the pairs themselves.
+fn fit(context: &mut Context, work: &Assignment) -> Result<Option<FittedPanel>> {
+    if !work.label.aggregation.is_fitted() {
+        return Ok(None);
     }
-    let none = Vec::new();
-    work.pairs
+    let panel = match work.label.calibration.clone() {
+        None => fit_to(context, work, None)?,
+        Some(path) => {
+            // Every judge says what it thinks of every labelled pair, and nothing is fitted while they do.
+            let label = LabelConfig {
+                aggregation: Aggregation::Mean,
+                position_check_rate: 1.0,
+                ..work.label.clone()
+            };
+            let judges = probe::without_cascade(work.judges);
+            let labelled = probe::labelled(context, &path, probe::CALIBRATION, &judges, &label)?;
+            judge(context, &labelled)?;
+            let labelled = Assignment { label: work.label, ..labelled };
+            fit_to(context, &labelled, Some(true))? // the better response is a
+        }
+    };
+    match &panel {
+        None => say(&format!("{}: no verdict to fit the judges to; their mean is used", work.stage)),
+        Some(panel) if !panel.converged() => {
+            say(&format!("warning: {}: the fit of the judges did not come to rest", work.stage));
+        }
+        Some(_) => {}
+    }
+    Ok(panel)
+}
+
+fn fit_to(context: &Context, work: &Assignment, a_better: Option<bool>) -> Result<Option<FittedPanel>> {
+    let verdicts = context.wait(context.store.verdicts(work.set))?;
+    let of_pairs = by_pair(work, &verdicts, work.judges);
+    let items: Vec<FitItem> = work
+        .pairs
         .iter()
-        .map(|pair| aggregate(pair, by_pair.get(pair.id.as_str()).unwrap_or(&none), work.label))
-        .collect()
+        .zip(&of_pairs)
+        .filter(|(pair, _)| !work.ruled.contains_key(&pair.id))
+        .map(|(_, verdicts)| FitItem { verdicts, a_better })
+        .collect();
+    Ok(FittedPanel::fit(&items, work.label))
+}
+
+/// The verdicts of some judges on each pair, in the order of the pairs; a pair that a rule decided is the rule's, whatever a judge
+/// said of it when the config had no such rule.
+fn by_pair<'v>(
+    work: &'v Assignment,
+    verdicts: &'v [VerdictRow],
+    judges: &[JudgeConfig],
+) -> Vec<Vec<JudgeVerdict<'v>>> {
+    let mut said = said(verdicts, judges);
+    for (pair, verdict) in &work.ruled {
+        let (judge, template, weight, order, has_order) = (RULE, RULE, 1.0, Order::Ab, false);
+        said.insert(pair, vec![JudgeVerdict { judge, template, weight, order, has_order, verdict }]);
+    }
+    work.pairs.iter().map(|pair| said.remove(pair.id.as_str()).unwrap_or_default()).collect()
+}
+
+/// The verdicts of some judges by pair, as they are added up.
+pub fn said<'v>(
+    verdicts: &'v [VerdictRow],
+    judges: &[JudgeConfig],
+) -> HashMap<&'v str, Vec<JudgeVerdict<'v>>> {
+    let judges: HashMap<&str, &JudgeConfig> =
+        judges.iter().map(|judge| (judge.name.as_str(), judge)).collect();
+    let mut said: HashMap<&str, Vec<JudgeVerdict>> = HashMap::new();
+    for row in verdicts {
+        let Some(judge) = judges.get(row.judge.as_str()) else { continue };
+        said.entry(&row.pair_id).or_default().push(JudgeVerdict {
+            judge: &row.judge,
+            template: &row.template,
+            weight: judge.weight,
+            order: row.order,
+            has_order: has_order(judge),
+            verdict: &row.verdict,
+        });
+    }
+    said
+}
+
+/// Whether a judge sees two responses at once.
+fn has_order(judge: &JudgeConfig) -> bool {
+    judge.protocol == Protocol::Pairwise
+}
+
+/// The verdicts on every pair, added up.
+fn add_up(work: &Assignment, of_pairs: &[Vec<JudgeVerdict>], panel: Option<&FittedPanel>) -> Vec<Preference> {
+    let add_up = |(pair, said): (&Pair, &Vec<JudgeVerdict>)| {
+        // No panel has met the rules.
+        let panel = panel.filter(|_| !work.ruled.contains_key(&pair.id));
+        aggregate(pair, said, work.label, panel)
+    };
+    work.pairs.iter().zip(of_pairs).map(add_up).collect()
 }
 
 /// What each judge says alone.
@@ -241,9 +388,9 @@ pub fn opinions(context: &Context, work: &Assignment) -> Result<Vec<Opinion>> {
         }
         Opinion {
             judge: judge.name.clone(),
-            preferences: add_up(work, &verdicts, std::slice::from_ref(judge)),
+            preferences: add_up(work, &by_pair(work, &verdicts, std::slice::from_ref(judge)), None),
             choices,
-            has_order: judge.protocol == Protocol::Pairwise,
+            has_order: has_order(judge),
         }
     });
     Ok(opinions.collect())

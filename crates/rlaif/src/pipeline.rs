@@ -301,6 +301,7 @@ fn recipe(
                         "judges",
                         "max_usd",
                         "probe",
+                        "calibration",
                         "tripwire_rate",
                         "tripwire_max_win_rate",
                         "templates_dir",
@@ -310,6 +311,7 @@ fn recipe(
             put("label.judges", judges_recipe(&config.label.judges)?);
             put("generate.min_distance", config.generate.min_distance.into());
             input("probe", &context.probe_fingerprint()?);
+            input("calibration", &context.calibration_fingerprint()?);
             for (judge, fingerprint) in context.local_judge_fingerprints(&config.label.judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
             }
@@ -336,6 +338,7 @@ fn recipe(
             put("label.max_response_chars", config.label.max_response_chars.into());
             put("label.too_long", serde_json::to_value(config.label.too_long)?);
             put("label.asking", asking_recipe(&config.label)?);
+            put("label.vote_smoothing", config.label.vote_smoothing.into());
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
             input("prompts", &context.prompts.fingerprint);
             input("policy", &context.policy_fingerprint);
@@ -366,6 +369,10 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
     let speed_and_money = [
         "max_concurrency",
         "max_retries",
+        "max_resends",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "strict_model",
         "timeout_seconds",
         "api_key_env",
         "prompt_cache",

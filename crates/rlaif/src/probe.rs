@@ -6,14 +6,18 @@ use crate::context::Context;
 use crate::judging::{self, Assignment};
 use crate::progress::say;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, LabelConfig};
+use rlaif_core::config::{Aggregation, JudgeConfig, LabelConfig};
 use rlaif_core::records::{FinishReason, Pair, Prompt, Response, Split};
 use rlaif_judge::probe::{ProbeOutcome, Validity};
 use rlaif_store::jsonl::{ProbePair, read_probe};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Name of the probe's pairs, and of the "policy" that its responses come from.
 pub const PROBE: &str = "probe";
+
+/// The same for the pairs that fitted panels are calibrated on.
+pub const CALIBRATION: &str = "calibration";
 
 /// Validity of each judge by name; empty without `label.probe`.
 ///
@@ -21,38 +25,16 @@ pub const PROBE: &str = "probe";
 /// If the probe cannot be read, or a judge cannot go on.
 pub fn run(context: &mut Context, judges: &[JudgeConfig]) -> Result<BTreeMap<String, Validity>> {
     let Some(path) = context.config.label.probe.clone() else { return Ok(BTreeMap::new()) };
-    let rows = read_probe(&context.resolve(&path)).context("reading the probe set of `label.probe`")?;
-    if let Some(bad) = rows.bad.first() {
-        say(&format!(
-            "warning: {} rows of `{}` are left out (line {}: {})",
-            rows.bad.len(),
-            path.display(),
-            bad.line,
-            bad.reason
-        ));
-    }
     // Both orders and no ties: what is measured is the judge, not how its labels are used.
     let label = LabelConfig {
         position_check_rate: 1.0,
         tie_margin: 0.0,
         keep_inconsistent: true,
+        aggregation: Aggregation::Mean,
         ..context.config.label.clone()
     };
-    let mut work = Assignment {
-        stage: "label",
-        set: PROBE,
-        pairs: Vec::new(),
-        prompts: Default::default(),
-        responses: Default::default(),
-        judges,
-        label: &label,
-        ruled: Default::default(),
-        tripwires: None,
-    };
-    for pair in rows.good {
-        add(&mut work, pair);
-    }
-    store(context, &work)?;
+    let judges = without_cascade(judges);
+    let work = labelled(context, &path, PROBE, &judges, &label)?;
     judging::judge(context, &work)?;
     let opinions = judging::opinions(context, &work)?;
 
@@ -86,10 +68,55 @@ pub fn run(context: &mut Context, judges: &[JudgeConfig]) -> Result<BTreeMap<Str
     Ok(validity)
 }
 
+/// The judges, each asked about every pair: a judge is measured on all of them, not on those that another found hard.
+pub fn without_cascade(judges: &[JudgeConfig]) -> Vec<JudgeConfig> {
+    judges.iter().map(|judge| JudgeConfig { only_if_unsure_below: None, ..judge.clone() }).collect()
+}
+
+/// The labelled pairs of a file as a set of pairs in the ledger, with the better response as a.
+///
+/// # Errors
+/// If the file cannot be read, or the store not be written.
+pub fn labelled<'a>(
+    context: &Context,
+    path: &Path,
+    set: &'a str,
+    judges: &'a [JudgeConfig],
+    label: &'a LabelConfig,
+) -> Result<Assignment<'a>> {
+    let rows = read_probe(&context.resolve(path))
+        .with_context(|| format!("reading the labelled pairs of `label.{set}`"))?;
+    if let Some(bad) = rows.bad.first() {
+        say(&format!(
+            "warning: {} rows of `{}` are left out (line {}: {})",
+            rows.bad.len(),
+            path.display(),
+            bad.line,
+            bad.reason
+        ));
+    }
+    let mut work = Assignment {
+        stage: "label",
+        set,
+        pairs: Vec::new(),
+        prompts: Default::default(),
+        responses: Default::default(),
+        judges,
+        label,
+        ruled: Default::default(),
+        tripwires: None,
+    };
+    for pair in rows.good {
+        add(&mut work, pair);
+    }
+    store(context, &work)?;
+    Ok(work)
+}
+
 /// Adds a labelled pair; the better response is a, and judges with an order see both.
 fn add(work: &mut Assignment, pair: ProbePair) {
     let text = format!("{}\n{}\n{}", pair.prompt.display(), pair.better, pair.worse);
-    let prompt_id = format!("{PROBE}/{}", &blake3::hash(text.as_bytes()).to_hex()[..16]);
+    let prompt_id = format!("{}/{}", work.set, &blake3::hash(text.as_bytes()).to_hex()[..16]);
     if work.prompts.contains_key(&prompt_id) {
         return; // the same pair twice
     }
@@ -107,7 +134,7 @@ fn add(work: &mut Assignment, pair: ProbePair) {
                 logprobs: Vec::new(),
                 finish_reason: FinishReason::Stop,
             };
-            work.responses.insert(id.clone(), response);
+            work.responses.to_mut().insert(id.clone(), response);
             id
         })
         .collect();
@@ -118,7 +145,7 @@ fn add(work: &mut Assignment, pair: ProbePair) {
         b: ids[1].clone(),
     });
     let prompt = Prompt { id: prompt_id.clone(), prompt: pair.prompt, tags: Vec::new(), reference: None };
-    work.prompts.insert(prompt_id, prompt);
+    work.prompts.to_mut().insert(prompt_id, prompt);
 }
 
 fn store(context: &Context, work: &Assignment) -> Result<()> {
@@ -130,9 +157,9 @@ fn store(context: &Context, work: &Assignment) -> Result<()> {
         .collect();
     context.wait(store.put_prompts(&prompts))?;
     for (prompt, _) in &prompts {
-        context.wait(store.set_aside_prompt(&prompt.id, "it is part of the judges' probe"))?;
+        context.wait(store.set_aside_prompt(&prompt.id, "it is a labelled pair, to measure judges by"))?;
     }
     let responses: Vec<Response> = work.responses.values().cloned().collect();
-    context.wait(store.put_responses(PROBE, &responses))?;
-    Ok(context.wait(store.put_pairs(PROBE, &work.pairs))?)
+    context.wait(store.put_responses(work.set, &responses))?;
+    Ok(context.wait(store.put_pairs(work.set, &work.pairs))?)
 }

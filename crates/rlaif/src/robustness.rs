@@ -97,8 +97,8 @@ impl<'a> Trial<'a> {
             stage,
             set,
             pairs: Vec::new(),
-            prompts: HashMap::new(),
-            responses: HashMap::new(),
+            prompts: Default::default(),
+            responses: Default::default(),
             judges,
             label,
             ruled: HashMap::new(),
@@ -121,7 +121,7 @@ impl<'a> Trial<'a> {
         let good = format!("{set}/{}/good", probe.prompt_id);
         let bad = format!("{set}/{}/{}", probe.prompt_id, &hash.to_hex()[..16]);
         for (id, text, index) in [(&good, probe.good, 0), (&bad, probe.bad.as_str(), 1 + number as usize)] {
-            self.work.responses.entry(id.clone()).or_insert_with(|| Response {
+            self.work.responses.to_mut().entry(id.clone()).or_insert_with(|| Response {
                 id: id.clone(),
                 prompt_id: prompt_id.clone(),
                 index,
@@ -134,7 +134,7 @@ impl<'a> Trial<'a> {
         let id = format!("{set}/{}/{}", probe.family, &hash.to_hex()[..16]);
         self.family.insert(id.clone(), probe.family);
         self.work.pairs.push(Pair { id, prompt_id: prompt_id.clone(), a: bad, b: good });
-        self.work.prompts.entry(prompt_id.clone()).or_insert_with(|| Prompt {
+        self.work.prompts.to_mut().entry(prompt_id.clone()).or_insert_with(|| Prompt {
             id: prompt_id,
             prompt: PromptText::Text(probe.prompt.to_owned()),
             tags: Vec::new(),

@@ -13,6 +13,7 @@ pub(super) const ANY_VALUE: &str = "*";
 pub(super) fn full_example() -> Config {
     let mut config = Config::default();
     let lora = Some(LoraConfig::default());
+    config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), evaluate: Some(0.5) };
     config.prompts.eval = Some("eval.jsonl".into());
     config.prompts.limit = Some(1);
     config.prompts.system = Some(String::new());
@@ -28,6 +29,7 @@ pub(super) fn full_example() -> Config {
     config.label.templates_dir = Some("templates".into());
     config.label.judges = vec![JudgeConfig {
         templates: vec![String::new()],
+        only_if_unsure_below: Some(0.5),
         principle: Some(String::new()),
         opposite: Some(String::new()),
         base_url: Some(String::new()),
@@ -35,12 +37,16 @@ pub(super) fn full_example() -> Config {
         api_version: Some(String::new()),
         reasoning_effort: Some(String::new()),
         extra: std::iter::once((ANY_KEY.to_owned(), ANY_VALUE.into())).collect(),
+        requests_per_minute: Some(1),
+        tokens_per_minute: Some(1),
         sampling_temperature: Some(0.5),
         usd_per_million_input: Some(0.5),
         usd_per_million_output: Some(0.5),
         usd_per_million_cached_input: Some(0.5),
         ..JudgeConfig::default()
     }];
+    config.label.max_pairs = Some(1);
+    config.label.calibration = Some("calibration.jsonl".into());
     config.label.max_usd = Some(0.5);
     config.label.probe = Some("probe.jsonl".into());
     config.reward.lora = lora.clone();

@@ -67,6 +67,39 @@ pub enum TooLong {
     CutBoth,
 }
 
+/// How the verdicts of several judges come to one p.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// The mean of the judges' p by their weights.
+    Mean,
+    /// The share of judges, by their weights, that prefer a.
+    Majority,
+    /// Each judge's error rates by place are fitted (Dawid & Skene 1979), and p is what is probable under them.
+    DawidSkene,
+    /// Each judge's strength and position bias are fitted in a logistic Bradley-Terry model, and p is what is probable under it.
+    BradleyTerry,
+}
+
+impl Aggregation {
+    /// Whether something is fitted to verdicts first.
+    pub fn is_fitted(self) -> bool {
+        matches!(self, Self::DawidSkene | Self::BradleyTerry)
+    }
+}
+
+/// Which pairs are judged where there are more than are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairChoice {
+    /// Any.
+    Random,
+    /// Those whose responses differ most: by edit distance, or by the scores of the first judge where that is contrastive.
+    MostDifferent,
+    /// Those of which the first judge is least sure.
+    LeastSure,
+}
+
 /// An example shown to a pairwise judge before the pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +130,13 @@ pub struct LabelConfig {
     pub shuffle_criteria: bool,
     /// Principles for templates that show one, drawn for each pair. Default none.
     pub principles: Vec<String>,
+    /// `random`, `most_different` or `least_sure`: which pairs are judged where there are more than `pairs_per_prompt` or
+    /// `max_pairs` let in. With `least_sure` the first judge judges every pair that `pairs_per_prompt` lets in, and the `max_pairs` of
+    /// them whose p is nearest ½ (first those on which it contradicts itself or says nothing) go on; the others are no
+    /// pairs of the run. With `most_different` and a contrastive first judge, it scores all responses first. Default `random`.
+    pub pair_choice: PairChoice,
+    /// Pairs of all prompts together, at most. Default none.
+    pub max_pairs: Option<usize>,
     /// Examples shown before the pair. Default none (Lee et al. 2023, table 2: they mostly hurt).
     pub few_shot: Vec<FewShot>,
     /// How many examples are drawn, the same for all calls, with verdicts that lean to no place. Default all.
@@ -123,7 +163,16 @@ pub struct LabelConfig {
     pub tripwire_rate: f64,
     /// A family of known-bad responses stops the run once the 95 % interval of its win rate lies above this. Default 0.05.
     pub tripwire_max_win_rate: f64,
-    /// The judges; their p are averaged. Default: one local contrastive judge of tone, see the quickstart.
+    /// `mean`, `majority`, `dawid_skene` or `bradley_terry`: how the verdicts of several judges come to one p. The last two are fitted
+    /// to `calibration`, or without it to the pairs themselves, and put what they learnt in the place of `weight`. Default `mean`.
+    pub aggregation: Aggregation,
+    /// Labelled pairs (`prompt`, `better`, `worse`) to which `dawid_skene` and `bradley_terry` are fitted. Without them it takes three
+    /// judges, which can only be measured against each other: judges that share a mistake then look right. Relative to the config file. Default none.
+    pub calibration: Option<std::path::PathBuf>,
+    /// c: v votes of k that one judge gives for the first place come to p = (v + c)/(k + 2c), where no log-probabilities come with
+    /// them and more than one was asked for. Default 0.5: Jeffreys' prior.
+    pub vote_smoothing: f64,
+    /// The judges, in the order in which they are asked. Default: one local contrastive judge of tone, see the quickstart.
     pub judges: Vec<JudgeConfig>,
     /// Stop before the judges of this run have cost more than this many dollars. Default none.
     pub max_usd: Option<f64>,
@@ -139,6 +188,8 @@ impl Default for LabelConfig {
             criteria: ["accuracy", "clarity", "helpfulness", "safety"].map(Criterion::named).to_vec(),
             shuffle_criteria: false,
             principles: Vec::new(),
+            pair_choice: PairChoice::Random,
+            max_pairs: None,
             few_shot: Vec::new(),
             few_shot_n: None,
             templates_dir: None,
@@ -151,6 +202,9 @@ impl Default for LabelConfig {
             too_long: TooLong::SetAside,
             tripwire_rate: 0.01,
             tripwire_max_win_rate: 0.05,
+            aggregation: Aggregation::Mean,
+            calibration: None,
+            vote_smoothing: 0.5,
             judges: vec![JudgeConfig::tone()],
             max_usd: None,
             probe: None,
@@ -181,6 +235,9 @@ pub struct JudgeConfig {
     /// openai: name the responses by two random words in each call where the template allows it, and plant a secret word that a
     /// steered judge gives away. Default false.
     pub verdict_codes: bool,
+    /// A cascade: ask this judge only about pairs on which |p − ½| of the judges before it (their mean) is below this, or which they
+    /// left without a vote. Its verdicts add up with theirs. Default none: ask about every pair.
+    pub only_if_unsure_below: Option<f64>,
 
     /// Contrastive: system prompt of the principle.
     pub principle: Option<String>,
@@ -202,12 +259,26 @@ pub struct JudgeConfig {
     pub max_concurrency: usize,
     /// remote: retries of one request after failures that are worth one. Default 5.
     pub max_retries: usize,
+    /// remote: how often one request may be sent again after a call that was possibly billed; with 0 such a request is held as failed
+    /// until this is raised. Default 2.
+    pub max_resends: usize,
+    /// remote: requests a minute that the endpoint allows. Default: what its headers say, else no limit.
+    pub requests_per_minute: Option<u32>,
+    /// remote: tokens a minute that the endpoint allows, prompts and `max_tokens` counted. Default: what its headers say, else no limit.
+    pub tokens_per_minute: Option<u32>,
+    /// remote: stop if another model answers than the one that was asked, instead of warning. Default false.
+    pub strict_model: bool,
     /// remote: seconds until a request is given up. Default 120.
     pub timeout_seconds: f64,
     /// remote: tokens for explanation and verdict. Default 512.
     pub max_tokens: usize,
     /// remote: judge's sampling temperature; none for reasoning models that refuse one. Default 0.
     pub sampling_temperature: Option<f64>,
+    /// openai, azure: ask for the probabilities of a verdict in words too, so that its label is soft. Templates that end in one
+    /// token always do. Some endpoints refuse it. Default false.
+    pub logprobs: bool,
+    /// remote: no soft label where less than this probability fell on the names of the two responses. Default 0.5.
+    pub min_mass: f64,
     /// openai, azure: `minimal`, `low`, `medium` or `high` for reasoning models, passed on as it is. Default none.
     pub reasoning_effort: Option<String>,
     /// anthropic: mark the system prompt to be kept in the provider's cache, which it does from about a thousand tokens on.
@@ -237,6 +308,7 @@ impl Default for JudgeConfig {
             templates: Vec::new(),
             votes: 1,
             verdict_codes: false,
+            only_if_unsure_below: None,
             principle: None,
             opposite: None,
             temperature: 0.1,
@@ -245,9 +317,15 @@ impl Default for JudgeConfig {
             api_version: None,
             max_concurrency: 8,
             max_retries: 5,
+            max_resends: 2,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            strict_model: false,
             timeout_seconds: 120.0,
             max_tokens: 512,
             sampling_temperature: Some(0.0),
+            logprobs: false,
+            min_mass: 0.5,
             reasoning_effort: None,
             prompt_cache: true,
             extra: Map::new(),

@@ -20,13 +20,13 @@ pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
-pub use label::{FewShot, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
+pub use label::{Aggregation, FewShot, JudgeConfig, JudgeKind, LabelConfig, PairChoice, Protocol, TooLong};
 pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{KlController, KlEstimator, PpoConfig, ScorePlacement};
 pub use preference::{DpoConfig, RewardConfig};
-pub use run::{PromptsConfig, RunConfig, Stage};
+pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};

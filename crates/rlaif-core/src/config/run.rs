@@ -42,6 +42,38 @@ impl Stage {
     }
 }
 
+/// What a committed row of the ledger survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A power cut: every commit waits for the disk (`synchronous=FULL`).
+    Power,
+    /// The death of this process, such as kill -9 (`synchronous=NORMAL`). The last commits may be missing after a power cut, and what
+    /// they held is then bought again.
+    Process,
+}
+
+/// Dollars for the judges of one stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StageBudgets {
+    /// For labelling. Default none.
+    pub label: Option<f64>,
+    /// For the evaluation. Default none.
+    pub evaluate: Option<f64>,
+}
+
+impl StageBudgets {
+    /// The limit of a stage.
+    pub fn of(&self, stage: Stage) -> Option<f64> {
+        match stage {
+            Stage::Label => self.label,
+            Stage::Evaluate => self.evaluate,
+            _ => None,
+        }
+    }
+}
+
 /// `[run]`: the run's name, folder, seed and stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,6 +91,14 @@ pub struct RunConfig {
     pub device: String,
     /// Threads for tensor work; 0 means all cores. Default 0.
     pub threads: usize,
+    /// What committed rows of the ledger survive: `power` (a power cut) or `process` (kill -9 only; faster on slow disks). Default
+    /// `power`.
+    pub durability: Durability,
+    /// Stop before the judges of a stage have cost more than this many dollars: `{ label = 5.0, evaluate = 1.0 }`. `label.max_usd`
+    /// limits all stages together. Default none.
+    pub max_usd_per_stage: StageBudgets,
+    /// Seconds that calls in flight have to end after Ctrl-C or SIGTERM; what has no reply then is possibly billed. Default 30.
+    pub drain_seconds: f64,
 }
 
 impl Default for RunConfig {
@@ -70,6 +110,9 @@ impl Default for RunConfig {
             stages: Stage::ALL.to_vec(),
             device: "cpu".into(),
             threads: 0,
+            durability: Durability::Power,
+            max_usd_per_stage: StageBudgets::default(),
+            drain_seconds: 30.0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PpoConfig, Protocol, Stage,
+    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol,
+    Stage,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -71,6 +72,14 @@ impl Config {
         if !DEVICES.contains(&run.device.as_str()) {
             check.add("run.device", format!("must be one of {}, got {:?}", list(&DEVICES), run.device));
         }
+        for (stage, max_usd) in
+            [("label", run.max_usd_per_stage.label), ("evaluate", run.max_usd_per_stage.evaluate)]
+        {
+            if let Some(max_usd) = max_usd {
+                check.at_least(&format!("run.max_usd_per_stage.{stage}"), max_usd, 0.0);
+            }
+        }
+        check.at_least("run.drain_seconds", run.drain_seconds, 0.0);
         if self.policy.model.trim().is_empty() {
             check.add("policy.model", "must not be empty".into());
         }
@@ -147,6 +156,8 @@ impl Config {
         check.share("label.tripwire_max_win_rate", label.tripwire_max_win_rate, Ends::Both);
         check.at_least("audit.per_family", self.audit.per_family, 1);
         check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
+        check.at_least("label.vote_smoothing", label.vote_smoothing, 0.0);
+        self.check_panel(check);
         if let Some(max_usd) = label.max_usd {
             check.at_least("label.max_usd", max_usd, 0.0);
         }
@@ -213,6 +224,29 @@ impl Config {
                     check.at_least(&key(name), dollars, 0.0);
                 }
             }
+        }
+    }
+
+    /// What panels, cascades and the choice of pairs need.
+    fn check_panel(&self, check: &mut Checks) {
+        let label = &self.label;
+        if label.max_pairs == Some(0) {
+            check.add("label.max_pairs", "must be at least 1, got 0".into());
+        }
+        if label.pair_choice == PairChoice::LeastSure && label.max_pairs.is_none() {
+            let message =
+                "must be given with `label.pair_choice` = \"least_sure\": without a limit every pair goes on";
+            check.add("label.max_pairs", message.into());
+        }
+        if label.aggregation.is_fitted() && label.calibration.is_none() && label.judges.len() < 3 {
+            // How often two agree does not tell which of them is right more often.
+            let message = "needs labelled pairs in `label.calibration`, or at least three judges that can be measured by each other";
+            check.add("label.aggregation", message.into());
+        }
+        if let Some(first) = label.judges.first().filter(|judge| judge.only_if_unsure_below.is_some()) {
+            let message =
+                format!("cannot be given for the first judge, {:?}: nobody comes before it", first.name);
+            check.add("label.judges[0].only_if_unsure_below", message);
         }
     }
 
@@ -368,10 +402,24 @@ fn check_judges(check: &mut Checks, config: &Config, section: &str, judges: &[Ju
             check.add(&key("model"), "must not be empty".into());
         }
         check.above(&key("weight"), judge.weight, 0.0);
+        if let Some(below) = judge.only_if_unsure_below {
+            check.above(&key("only_if_unsure_below"), below, 0.0);
+            if below > 0.5 {
+                check.add(&key("only_if_unsure_below"), format!("must be at most 0.5, got {below}"));
+            }
+        }
         check.above(&key("temperature"), judge.temperature, 0.0);
         check.at_least(&key("max_concurrency"), judge.max_concurrency, 1);
         check.above(&key("timeout_seconds"), judge.timeout_seconds, 0.0);
         check.at_least(&key("max_tokens"), judge.max_tokens, 1);
+        for (name, limit) in [
+            ("requests_per_minute", judge.requests_per_minute),
+            ("tokens_per_minute", judge.tokens_per_minute),
+        ] {
+            if let Some(limit) = limit {
+                check.at_least(&key(name), limit as usize, 1);
+            }
+        }
         if let Some(temperature) = judge.sampling_temperature {
             check.at_least(&key("sampling_temperature"), temperature, 0.0);
         }
@@ -443,6 +491,10 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
                 ("api_key_env", judge.api_key_env.is_some()),
                 ("max_concurrency", judge.max_concurrency != default.max_concurrency),
                 ("max_retries", judge.max_retries != default.max_retries),
+                ("max_resends", judge.max_resends != default.max_resends),
+                ("requests_per_minute", judge.requests_per_minute.is_some()),
+                ("tokens_per_minute", judge.tokens_per_minute.is_some()),
+                ("strict_model", judge.strict_model),
                 ("timeout_seconds", judge.timeout_seconds != default.timeout_seconds),
                 ("max_tokens", judge.max_tokens != default.max_tokens && judge.templates.is_empty()),
                 ("votes", judge.votes > 1),
@@ -450,6 +502,8 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
                 ("sampling_temperature", judge.sampling_temperature != default.sampling_temperature),
                 ("api_version", judge.api_version.is_some()),
                 ("reasoning_effort", judge.reasoning_effort.is_some()),
+                ("logprobs", judge.logprobs),
+                ("min_mass", judge.min_mass != default.min_mass),
                 ("prompt_cache", judge.prompt_cache != default.prompt_cache),
                 ("extra", !judge.extra.is_empty()),
                 ("usd_per_million_input", judge.usd_per_million_input.is_some()),
@@ -479,6 +533,7 @@ fn check_remote(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> Strin
         check.add(&key("base_url"), message);
     }
     check_fields(check, key, judge);
+    check.share(&key("min_mass"), judge.min_mass, Ends::Both);
     if let Some(name) = &judge.api_key_env
         && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
     {
@@ -516,6 +571,9 @@ fn check_fields(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeC
     let default = JudgeConfig::default();
     if anthropic && judge.reasoning_effort.is_some() {
         check.add(&key("reasoning_effort"), "is not known to `anthropic` judges; see `extra`".into());
+    }
+    if anthropic && judge.logprobs {
+        check.add(&key("logprobs"), "is not known to `anthropic` judges, which tell no probabilities".into());
     }
     if judge.prompt_cache != default.prompt_cache && !anthropic {
         check.add(&key("prompt_cache"), "is for `anthropic` judges only; others cache by themselves".into());

@@ -4,12 +4,13 @@
 use super::few_shot::{self, Wanted};
 use super::file::Template;
 use super::front_matter::{AnswerKind, Field, Step, TemplateProtocol};
-use super::labels::Labels;
+use super::labels::{Labels, TIE};
 use super::slots::Slots;
 use super::{TemplateError, read};
 use crate::answer::Answer;
 use crate::defence::{canary, leaks_canary, neutralise};
 use crate::parse::Style;
+use crate::soft::with_soft_label;
 use minijinja::{Value, context};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -17,9 +18,6 @@ use rlaif_core::config::{Criterion, FewShot, JudgeConfig, LabelConfig};
 use rlaif_core::records::{Choice, Message, NoVerdict, Verdict};
 use rlaif_core::seed;
 use std::collections::BTreeMap;
-
-/// The word for a tie.
-const TIE: &str = "tie";
 
 /// What is shown: a pair in one order, or one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +51,8 @@ pub struct Settings {
     pub few_shot_n: Option<usize>,
     /// Principles to draw from.
     pub principles: Vec<String>,
+    /// No soft label where less than this probability fell on the verdict's tokens.
+    pub min_mass: f64,
     /// Whether calls have secrets: verdict codes where the template's style allows them, and a canary.
     pub secrets: bool,
 }
@@ -72,6 +72,7 @@ impl Settings {
             few_shot: label.few_shot.clone(),
             few_shot_n: label.few_shot_n,
             principles: label.principles.iter().filter(|text| !text.trim().is_empty()).cloned().collect(),
+            min_mass: judge.min_mass,
             secrets: judge.verdict_codes,
         }
     }
@@ -417,10 +418,18 @@ impl Asker {
         let step = &front.steps[front.steps.len() - 1];
         let plain = labels.plain(said, step.style);
         let mut verdict = match (step.answer, step.style) {
-            (AnswerKind::Token, _) | (_, None) => read::token(last, said, &labels),
+            (AnswerKind::Token, _) | (_, None) => read::token(last, said, &labels, self.settings.min_mass),
             // All of it was a verdict by another name.
             _ if plain.trim().is_empty() && !said.trim().is_empty() => Verdict::none(NoVerdict::Unparsable),
-            (_, Some(style)) => read::text(&plain, style, front.tie),
+            (_, Some(style)) => {
+                let verdict = read::text(&plain, style, front.tie);
+                match &last.completion {
+                    Some(completion) => {
+                        with_soft_label(verdict, completion, &labels.sets(), self.settings.min_mass)
+                    }
+                    None => verdict,
+                }
+            }
         };
         if step.scores {
             let names: Vec<&str> = self.settings.criteria.iter().map(|c| c.name.trim()).collect();

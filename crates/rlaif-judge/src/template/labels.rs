@@ -3,9 +3,13 @@
 use super::front_matter::FrontMatter;
 use crate::defence::{neutralise, verdict_codes};
 use crate::parse::{Style, parse};
+use crate::soft::LabelSet;
 use regex::Regex;
 use rlaif_core::records::Choice;
 use std::sync::LazyLock;
+
+/// The word for a tie.
+pub(super) const TIE: &str = "tie";
 
 /// The names of the first and the second response in one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,15 @@ impl Labels {
         let harmless: Vec<String> = texts.iter().map(|text| neutralise(text)).collect();
         let texts: Vec<&str> = harmless.iter().map(String::as_str).collect();
         Self { shown: verdict_codes(nonce, &texts), known: front.labels.clone() }
+    }
+
+    /// What may stand where the verdict is due.
+    pub fn sets(&self) -> [LabelSet; 3] {
+        [
+            LabelSet::new(Choice::First, self.shown[0].as_str()),
+            LabelSet::new(Choice::Second, self.shown[1].as_str()),
+            LabelSet::new(Choice::Tie, TIE),
+        ]
     }
 
     fn are_codes(&self) -> bool {

@@ -8,7 +8,7 @@ use rlaif_core::records::{Choice, NoVerdict, Verdict};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// Below this probability on all verdict tokens of an endpoint's top candidates, they are no probabilities of a verdict.
+/// Below this probability on all ratings among an endpoint's top candidates, they are no probabilities of a rating.
 const MIN_MASS: f64 = 0.5;
 
 /// What may stand before the one token that is asked for.
@@ -68,12 +68,12 @@ fn unescaped(names: &[&str], escaped: &str) -> String {
 /// A verdict from the log-probabilities at the place of its label; from the text alone where there are none.
 ///
 /// p(first) = Σ exp(first) / (Σ exp(first) + Σ exp(second)) over the ways to write a label (Lee et al. 2023, section 2.1).
-pub(super) fn token(answer: &Answer, said: &str, labels: &Labels) -> Verdict {
+pub(super) fn token(answer: &Answer, said: &str, labels: &Labels, min_mass: f64) -> Verdict {
     let at = place(&answer.tokens);
     let mass_of = |label: &String| mass(at.map_or(&[][..], |at| &answer.tokens[at].alternatives), label);
     let [first, second] = [mass_of(&labels.shown[0]), mass_of(&labels.shown[1])];
     let mass = first + second;
-    if mass >= MIN_MASS && mass.is_finite() {
+    if mass > 0.0 && mass >= min_mass && mass.is_finite() {
         let p_first = first / mass;
         return Verdict { p_first: Some(p_first), mass: Some(mass), ..Verdict::choice(choice_of(p_first)) };
     }
@@ -191,11 +191,11 @@ mod tests {
             })
             .collect();
         let text = tokens.iter().map(|token| token.text.as_str()).collect::<String>();
-        Answer { text: Ok(text), tokens, usage: None }
+        Answer { text: Ok(text), tokens, usage: None, completion: None }
     }
 
     fn verdict(answer: &Answer) -> Verdict {
-        token(answer, answer.text.as_deref().unwrap(), &labels())
+        token(answer, answer.text.as_deref().unwrap(), &labels(), MIN_MASS)
     }
 
     #[test]

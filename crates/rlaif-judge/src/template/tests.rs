@@ -15,6 +15,7 @@ fn settings() -> Settings {
         few_shot: Vec::new(),
         few_shot_n: None,
         principles: vec!["Choose the kinder response.".into(), "Choose the shorter response.".into()],
+        min_mass: 0.5,
         secrets: false,
     }
 }
@@ -232,6 +233,25 @@ fn the_explanation_of_a_verdict_without_words_is_the_step_before() {
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Ok(Choice::First), Some("A is a colour.")));
 }
 
+/// A verdict in words has a soft label where the endpoint gave the probabilities of its tokens.
+#[test]
+fn words_have_a_soft_label_where_there_are_probabilities() {
+    let token = |text: &str, top: &[(&str, f64)]| {
+        let top: Vec<_> = top
+            .iter()
+            .map(|(t, p)| serde_json::json!({"token": t, "bytes": t.as_bytes(), "logprob": p.ln()}))
+            .collect();
+        serde_json::json!({"token": text, "bytes": text.as_bytes(), "logprob": -0.1, "top_logprobs": top})
+    };
+    let reply = serde_json::json!({"choices": [{"finish_reason": "stop",
+        "message": {"content": "Fine.\n\nBetter response: 2"},
+        "logprobs": {"content": [token("Fine.\n\nBetter response:", &[]), token(" 2", &[(" 2", 0.75), (" 1", 0.25)])]}}]});
+    let answer = crate::read_answer(reply.to_string().as_bytes(), 512);
+    let verdict = asker("explain").read(&VIEW, &[], &answer);
+    assert_eq!(verdict.choice, Ok(Choice::Second));
+    assert!((verdict.p_first.unwrap() - 0.25).abs() < 1e-9, "{verdict:?}");
+}
+
 #[test]
 fn scores_by_criterion_stay_on_the_verdict() {
     for asker in [asker("per_criterion"), secret("per_criterion")] {
@@ -252,7 +272,7 @@ fn scores_by_criterion_stay_on_the_verdict() {
 #[test]
 fn what_has_no_text_gives_its_reason() {
     let no_text = NoText { reason: NoVerdict::Refused, said: Some("I can't.".into()) };
-    let answer = Answer { text: Err(no_text), tokens: Vec::new(), usage: None };
+    let answer = Answer { text: Err(no_text), tokens: Vec::new(), usage: None, completion: None };
     let verdict = asker("explain").read(&VIEW, &[], &answer);
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Err(NoVerdict::Refused), Some("I can't.")));
     assert_eq!(asker("rating").read_rating(&answer), Err(NoVerdict::Refused));

@@ -21,6 +21,7 @@ pub fn asker(name: &str, secrets: bool) -> Asker {
         few_shot: Vec::<FewShot>::new(),
         few_shot_n: None,
         principles: vec!["Choose the kinder response.".into()],
+        min_mass: 0.5,
         secrets,
     };
     Asker::new(Template::built_in(name).unwrap(), settings).unwrap()

@@ -1,6 +1,6 @@
 //! What a judge was asked through one template: replies in pages, for whoever reads them or builds the next step on them.
 
-use super::requests::ReplyRow;
+use super::replies::ReplyRow;
 use super::{Presentation, Reply, Store, word};
 use crate::Result;
 
@@ -16,13 +16,13 @@ pub struct Asked<'a> {
 }
 
 /// Everything about a reply and its presentation.
-const COLUMNS: &str = "y.id, s.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, y.http_status, y.raw";
+const COLUMNS: &str = "y.id, s.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, q.max_tokens, y.http_status, y.raw";
 
 /// The first reply to each presentation's request, after a place; a request that several presentations share has a row for each.
 const FROM: &str = "presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
-                    JOIN replies y ON y.request_key = q.request_key
+                    JOIN replies y ON y.request = q.seq
                     WHERE s.judge = ?1 AND s.template = ?2 AND r.pair_set = ?3
-                      AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request_key = q.request_key)
+                      AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request = q.seq)
                       AND (y.id, s.pair_id, s.shown, s.vote, s.step) > (?4, ?5, ?6, ?7, ?8)";
 
 const PAGE: &str = "ORDER BY y.id, s.pair_id, s.shown, s.vote, s.step LIMIT ?9";
@@ -85,16 +85,17 @@ impl Store {
         self.replies(asked, "", "", 0, after, limit).await
     }
 
-    /// The raw replies to the steps of a presentation before `step`, in their order; fewer where one has none.
+    /// The raw replies to the steps of a presentation before `step`, each with the most tokens that it could have, in their order; fewer
+    /// where one has none.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn earlier_replies(&self, shown: &Presentation, step: u32) -> Result<Vec<Vec<u8>>> {
+    pub async fn earlier_replies(&self, shown: &Presentation, step: u32) -> Result<Vec<(Vec<u8>, u32)>> {
         let mut connection = self.lock().await;
-        sqlx::query_scalar(
-            "SELECT y.raw FROM presentations s JOIN requests q USING (request_key) JOIN replies y ON y.request_key = q.request_key
+        sqlx::query_as(
+            "SELECT y.raw, q.max_tokens FROM presentations s JOIN requests q USING (request_key) JOIN replies y ON y.request = q.seq
              WHERE (s.pair_id, s.judge, s.template, s.shown, s.vote) = (?, ?, ?, ?, ?) AND s.step < ?
-               AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request_key = q.request_key)
+               AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request = q.seq)
              ORDER BY s.step",
         )
         .bind(&shown.pair_id)
@@ -255,7 +256,7 @@ mod tests {
         let last = unread.iter().find(|reply| reply.last_step).unwrap();
         assert_eq!((unread.len(), last.raw.as_slice()), (4, "verdict".as_bytes()));
         let earlier = store.earlier_replies(&last.presentation, last.step).await.unwrap();
-        assert_eq!(earlier, [b"same".to_vec()]);
+        assert_eq!(earlier, [(b"same".to_vec(), 1)]);
         store.put_verdict(last, "v1", &Verdict::choice(Choice::First), None, None).await.unwrap();
         for reply in unread.iter().filter(|reply| !reply.last_step) {
             store.put_usage(reply.reply_id, None, None).await.unwrap();

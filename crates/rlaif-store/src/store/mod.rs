@@ -4,23 +4,31 @@
 //! prompts, responses, pairs, requests (what is asked of paid judges), labels (what they said).
 
 mod asked;
+mod calls;
 mod clear;
 mod labels;
 mod pairs;
 mod prompts;
+mod replies;
 mod requests;
 mod responses;
+mod spend;
+mod spool;
 
 pub use asked::Asked;
+pub use calls::{CallEvent, Next};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
+pub use replies::{ReadReply, Reply};
 pub use requests::{
-    LostRequest, PlanSummary, PlannedRequest, Presentation, Reply, Request, RequestCount, RequestFailure,
-    RequestState, Spend,
+    AskAgain, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState, UselessReply,
 };
 pub use responses::{BASELINE, DPO, PPO};
+pub use spend::{LostRequest, RequestCount, Spend};
+pub use spool::Spooled;
 
 use crate::{Result, StoreError};
+use rlaif_core::config::Durability;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -29,14 +37,21 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Layouts, oldest first; `PRAGMA user_version` counts those applied.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/0001_ledger.sql"), include_str!("../../migrations/0002_templates.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_ledger.sql"),
+    include_str!("../../migrations/0002_templates.sql"),
+    include_str!("../../migrations/0003_leases.sql"),
+];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".
 const APPLICATION_ID: i64 = 0x524C_4146;
 
 /// First release without the WAL-reset corruption bug, <https://sqlite.org/wal.html#walresetbug>.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// Largest ledger that is read whole after an unclean end, about a second. The log that SQLite replays has checksums of its own, so a
+/// larger one is damaged by nothing but a broken disk, which the next read that meets it reports.
+const CHECKED_WHOLE: u64 = 64 << 20;
 
 /// The ledger of one run.
 ///
@@ -47,6 +62,10 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 pub struct Store {
     path: PathBuf,
     connection: Mutex<SqliteConnection>,
+    /// Replies on their way into the ledger.
+    spool: spool::Spool,
+    /// How often the ledger was opened to write, this time included; 0 for readers.
+    session: i64,
 }
 
 impl Store {
@@ -59,22 +78,38 @@ impl Store {
     /// If the file cannot be opened or written, is damaged, is not a ledger or is newer than this program, or if SQLite is
     /// older than 3.51.3.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, Durability::Power).await
+    }
+
+    /// As [`Store::open`], with a choice of what committed rows survive.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self> {
         let path = path.as_ref();
         // A write-ahead log with something in it was left by a process that did not close: look before building on it.
-        let unclean = std::fs::metadata(wal_path(path)).is_ok_and(|log| log.len() > 0);
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let unclean = length(&wal_path(path)) > 0 && length(path) <= CHECKED_WHOLE;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(match durability {
+                Durability::Power => SqliteSynchronous::Full,
+                Durability::Process => SqliteSynchronous::Normal,
+            })
+            // The planning of a million requests touches their index of keys all over: 64 MiB hold it.
+            .pragma("cache_size", "-65536")
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let store = Self::connect(path, options).await?;
+        let mut store = Self::connect(path, options).await?;
         if unclean {
             store.check().await?;
         }
         store.migrate().await?;
-        store.count_lost_requests().await?;
+        store.session = store.meta("sessions").await?.unwrap_or(0) + 1;
+        store.put_meta("sessions", &store.session).await?;
+        store.recover().await?;
         Ok(store)
     }
 
@@ -137,12 +172,14 @@ impl Store {
     /// # Errors
     /// If that fails.
     pub async fn close(self) -> Result<()> {
-        let Self { path, connection } = self;
+        let Self { path, connection, spool, .. } = self;
         connection
             .into_inner()
             .close()
             .await
-            .map_err(|e| StoreError::from_sqlx(&path, "closing the ledger", e))
+            .map_err(|e| StoreError::from_sqlx(&path, "closing the ledger", e))?;
+        spool.remove();
+        Ok(())
     }
 
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self> {
@@ -159,7 +196,12 @@ impl Store {
         if !new_enough(&version) {
             return Err(StoreError::SqliteTooOld { found: version });
         }
-        Ok(Self { path: path.to_path_buf(), connection: Mutex::new(connection) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            connection: Mutex::new(connection),
+            spool: spool::Spool::beside(path),
+            session: 0,
+        })
     }
 
     /// How many migrations the file has; 0 for an empty file.
@@ -282,5 +324,7 @@ fn from_word<T: DeserializeOwned>(table: &'static str, word: String) -> Result<T
         .map_err(|e| StoreError::Unreadable { table, what: e.to_string() })
 }
 
+#[cfg(test)]
+mod calls_tests;
 #[cfg(test)]
 mod tests;

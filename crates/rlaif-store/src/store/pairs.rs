@@ -44,6 +44,25 @@ impl Store {
         Ok(())
     }
 
+    /// Moves pairs to another set, with all that was said of them. Ids that are not there are passed over.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written, or the set has the same two responses under another id.
+    pub async fn move_pairs(&self, set: &str, pairs: &[Pair]) -> Result<()> {
+        const DOING: &str = "moving pairs";
+        transaction!(self, DOING, |tx| {
+            for pair in pairs {
+                sqlx::query("UPDATE pairs SET pair_set = ? WHERE id = ?")
+                    .bind(set)
+                    .bind(&pair.id)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(|e| self.fail_row(DOING, &pair.id, e))?;
+            }
+        });
+        Ok(())
+    }
+
     /// The pairs of a set, in the order of prompts, then of storing.
     ///
     /// # Errors

@@ -7,23 +7,23 @@ use rlaif_core::records::{
 };
 use std::path::PathBuf;
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn db(&self) -> PathBuf {
+    pub(super) fn db(&self) -> PathBuf {
         self.0.path().join("rlaif.db")
     }
 
-    async fn open(&self) -> Store {
+    pub(super) async fn open(&self) -> Store {
         Store::open(self.db()).await.unwrap()
     }
 
     /// What a killed process leaves: a copy of the files as they are on the disk while the store is still open.
-    async fn after_kill(&self) -> (Self, Store) {
+    pub(super) async fn after_kill(&self) -> (Self, Store) {
         let copy = Self::new();
         for entry in std::fs::read_dir(self.0.path()).unwrap() {
             let entry = entry.unwrap();
@@ -37,7 +37,7 @@ impl Folder {
     }
 }
 
-fn prompt(id: &str) -> Prompt {
+pub(super) fn prompt(id: &str) -> Prompt {
     Prompt {
         id: id.into(),
         prompt: PromptText::Text(format!("What is {id}?")),
@@ -68,11 +68,11 @@ fn pair(prompt_id: &str, a: usize, b: usize) -> Pair {
     }
 }
 
-fn plan(pair_id: &str, order: Order, key: &str) -> PlannedRequest {
+pub(super) fn plan(pair_id: &str, order: Order, key: &str) -> PlannedRequest {
     vote_of(pair_id, order, 0, key)
 }
 
-fn vote_of(pair_id: &str, order: Order, vote: u32, key: &str) -> PlannedRequest {
+pub(super) fn vote_of(pair_id: &str, order: Order, vote: u32, key: &str) -> PlannedRequest {
     let (judge, template) = ("gpt".into(), "explain".into());
     PlannedRequest {
         presentation: Presentation { pair_id: pair_id.into(), judge, template, order, vote },
@@ -86,12 +86,12 @@ fn vote_of(pair_id: &str, order: Order, vote: u32, key: &str) -> PlannedRequest 
 }
 
 /// All requests of the judge that training pairs wait for.
-async fn planned(store: &Store) -> Vec<Request> {
+pub(super) async fn planned(store: &Store) -> Vec<Request> {
     store.planned("gpt", TRAIN_PAIRS, 0, 100).await.unwrap()
 }
 
 /// Two training prompts and one held out; three baseline responses each, in reverse order of storing; three pairs.
-async fn fill(store: &Store) {
+pub(super) async fn fill(store: &Store) {
     let prompts = [(prompt("p1"), Split::Train), (prompt("e1"), Split::Eval), (prompt("p2"), Split::Train)];
     store.put_prompts(&prompts).await.unwrap();
     for id in ["p2", "e1", "p1"] {
@@ -102,7 +102,28 @@ async fn fill(store: &Store) {
     store.put_pairs(TRAIN_PAIRS, &pairs).await.unwrap();
 }
 
-fn keys(requests: &[Request]) -> Vec<&str> {
+#[tokio::test]
+async fn pairs_move_between_sets_with_what_was_said_of_them() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    fill(&store).await;
+    let verdict = VerdictRow {
+        pair_id: "p1/0-1".into(),
+        judge: "cheap".into(),
+        template: "explain".into(),
+        order: Order::Ab,
+        vote: 0,
+        verdict: Verdict::choice(Choice::First),
+    };
+    store.put_verdicts("v1", std::slice::from_ref(&verdict)).await.unwrap();
+    store.move_pairs("pool", &[pair("p1", 0, 1), pair("p1", 1, 2)]).await.unwrap();
+    assert_eq!(store.pairs("pool").await.unwrap(), [pair("p1", 0, 1)], "what is not there is passed over");
+    assert_eq!(store.pairs(TRAIN_PAIRS).await.unwrap(), [pair("p1", 0, 2), pair("p2", 0, 1)]);
+    assert_eq!(store.verdicts("pool").await.unwrap(), [verdict]);
+    assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap(), []);
+}
+
+pub(super) fn keys(requests: &[Request]) -> Vec<&str> {
     requests.iter().map(|request| request.request_key.as_str()).collect()
 }
 
@@ -336,7 +357,7 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
         [count(RequestState::Failed, Some("timeout"), 1), count(RequestState::Judged, None, 2)]
     );
     assert_eq!(planned(&store).await, []);
-    assert_eq!(store.retry_failed("gpt").await.unwrap(), 1);
+    assert_eq!(store.retry_failed("gpt", true).await.unwrap(), 1);
     assert_eq!(keys(&planned(&store).await), ["k3"]);
 
     // A late reply to a request that was given up is kept and read.

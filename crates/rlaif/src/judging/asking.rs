@@ -3,16 +3,19 @@
 
 use super::{Assignment, PARSER};
 use crate::context::Context;
+use crate::progress::say;
 use anyhow::Result;
 use rlaif_core::config::JudgeConfig;
-use rlaif_core::money::Price;
+use rlaif_core::money::{MicroUsd, Price, Usage};
 use rlaif_core::records::{Order, Pair, Verdict};
 use rlaif_core::seed;
 use rlaif_judge::chat::TOP_LOGPROBS;
+use rlaif_judge::reply::{Fault, fault};
 use rlaif_judge::template::{AnswerKind, TemplateProtocol, nonce};
-use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, orders, read_answer};
-use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, Reply, VerdictRow};
-use std::collections::HashMap;
+use rlaif_judge::{Answer, Asker, ChatModel, ChatRequest, View, is_same_model, orders, read_answer};
+use rlaif_store::store::{Asked, PlanSummary, PlannedRequest, Presentation, ReadReply, Reply, VerdictRow};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 /// Replies that are read, or requests that are planned, between two looks at the ledger.
 const PAGE: usize = 256;
@@ -27,6 +30,29 @@ pub struct Asking<'a> {
     pub askers: &'a [Asker],
     /// What it charges, where that is known.
     pub price: Option<Price>,
+}
+
+/// What a reply said.
+struct Read<'a> {
+    reply: &'a Reply,
+    verdict: Option<Verdict>,
+    usage: Option<Usage>,
+    cost: Option<MicroUsd>,
+    fault: Option<Fault>,
+    model: Option<String>,
+}
+
+impl Read<'_> {
+    fn reading(&self) -> ReadReply<'_> {
+        ReadReply {
+            reply: self.reply,
+            verdict: self.verdict.as_ref(),
+            usage: self.usage,
+            cost: self.cost,
+            fault: self.fault.map(Fault::as_str),
+            model: self.model.as_deref(),
+        }
+    }
 }
 
 /// What one presentation shows, owned.
@@ -184,10 +210,13 @@ impl Asking<'_> {
                 let store = &self.context.store;
                 let asked = self.asked(asker, work);
                 let page = self.context.wait(store.unread(asked, PARSER, after.as_ref(), PAGE))?;
+                let mut read = Vec::new();
                 for reply in &page {
                     let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
-                    self.read_one(work, asker, pair, reply)?;
+                    read.push(self.read_one(work, asker, pair, reply)?);
                 }
+                let readings: Vec<ReadReply<'_>> = read.iter().map(Read::reading).collect();
+                self.context.wait(store.put_readings(PARSER, &readings))?;
                 match page.into_iter().next_back() {
                     Some(last) => after = Some(last),
                     None => break,
@@ -197,12 +226,24 @@ impl Asking<'_> {
         Ok(())
     }
 
-    fn read_one(&self, work: &Assignment, asker: &Asker, pair: &Pair, reply: &Reply) -> Result<()> {
-        let store = &self.context.store;
-        let answer = self.answer(asker, reply.step, &reply.raw);
+    fn read_one<'r>(
+        &self,
+        work: &Assignment,
+        asker: &Asker,
+        pair: &Pair,
+        reply: &'r Reply,
+    ) -> Result<Read<'r>> {
+        let answer = self.answer(asker, reply.step, &reply.raw, reply.max_tokens);
         let cost = self.price.zip(answer.usage).and_then(|(price, usage)| price.cost(&usage));
+        let model = answer.completion.as_ref().and_then(|reply| reply.model.clone());
+        let usage = answer.usage;
+        if let Some(served) = model.as_ref().filter(|served| !is_same_model(&self.judge.model, served)) {
+            self.warn_of_stranger(served);
+        }
         if !reply.last_step {
-            return Ok(self.context.wait(store.put_usage(reply.reply_id, answer.usage, cost))?);
+            let reason = answer.text.as_ref().err().map(|no_text| &no_text.reason);
+            let fault = reason.and_then(|reason| fault(reason, &reply.raw));
+            return Ok(Read { reply, verdict: None, usage, cost, fault, model });
         }
         let shown = &reply.presentation;
         let verdict = match self.earlier(asker, shown, reply.step)? {
@@ -212,7 +253,18 @@ impl Asking<'_> {
             }
             Err(verdict) => verdict,
         };
-        Ok(self.context.wait(store.put_verdict(reply, PARSER, &verdict, answer.usage, cost))?)
+        let fault = verdict.choice.as_ref().err().and_then(|reason| fault(reason, &reply.raw));
+        Ok(Read { reply, verdict: Some(verdict), usage, cost, fault, model })
+    }
+
+    /// Says once a process that another model answered.
+    fn warn_of_stranger(&self, served: &str) {
+        static TOLD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+        let (judge, asked) = (&self.judge.name, &self.judge.model);
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert((judge.clone(), served.to_owned())) {
+            say(&format!("judge `{judge}`: `{asked}` was asked and `{served}` answered"));
+        }
     }
 
     /// The texts of the steps before, or the verdict of a presentation that ended with one of them.
@@ -227,8 +279,8 @@ impl Asking<'_> {
         }
         let replies = self.context.wait(self.context.store.earlier_replies(shown, step))?;
         let mut texts = Vec::new();
-        for (step, raw) in (0..).zip(&replies) {
-            match self.answer(asker, step, raw).text {
+        for (step, (raw, max_tokens)) in (0..).zip(&replies) {
+            match self.answer(asker, step, raw, *max_tokens).text {
                 Ok(text) => texts.push(text),
                 Err(no_text) => {
                     let verdict = Verdict::none(no_text.reason);
@@ -251,7 +303,9 @@ impl Asking<'_> {
                 let Some(pair) = pairs.get(reply.presentation.pair_id.as_str()) else { continue };
                 let response = if reply.step == 0 { &pair.a } else { &pair.b };
                 let vote = reply.presentation.vote;
-                ratings.add(response, vote, || asker.read_rating(&self.answer(asker, 0, &reply.raw)));
+                ratings.add(response, vote, || {
+                    asker.read_rating(&self.answer(asker, 0, &reply.raw, reply.max_tokens))
+                });
             }
             match page.into_iter().next_back() {
                 Some(last) => after = Some(last),
@@ -299,21 +353,29 @@ impl Asking<'_> {
         let step = &asker.steps()[earlier.len()];
         let nonce = asker.nonce_of(earlier.len(), view);
         let votes = self.votes() > 1;
+        let request = ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?);
+        let last = earlier.len() + 1 == asker.steps().len();
+        // Words before the last step are an explanation: nobody reads how likely they were.
+        let top_logprobs = match step.answer {
+            AnswerKind::Token => Some(TOP_LOGPROBS),
+            _ => request.top_logprobs.filter(|_| last),
+        };
         Ok(ChatRequest {
             max_tokens: step.max_tokens.unwrap_or(self.judge.max_tokens),
             // 31 bits: some servers keep seeds in a signed integer.
             seed: votes.then(|| seed::derive(nonce, "judge/vote", u64::from(view.vote)) >> 33),
-            top_logprobs: (step.answer == AnswerKind::Token).then_some(TOP_LOGPROBS),
-            ..ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?)
+            top_logprobs,
+            schema: step.schema.clone(),
+            ..request
         })
     }
 
-    /// What a reply to a step answers.
-    fn answer(&self, asker: &Asker, step: u32, raw: &[u8]) -> Answer {
+    /// What a reply to a step answers, which could have so many tokens.
+    fn answer(&self, asker: &Asker, step: u32, raw: &[u8], max_tokens: u32) -> Answer {
         let step = &asker.steps()[(step as usize).min(asker.steps().len() - 1)];
         let most = match step.answer {
             AnswerKind::Token => usize::MAX,
-            _ => step.max_tokens.unwrap_or(self.judge.max_tokens),
+            _ => max_tokens as usize,
         };
         read_answer(raw, most)
     }

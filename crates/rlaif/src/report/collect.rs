@@ -2,16 +2,17 @@
 
 use super::data::*;
 use crate::context::Context;
+use crate::judging;
 use crate::manifest::{Manifest, State};
 use crate::run_folder::write_whole;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{Criterion, JudgeConfig, Protocol, Stage};
+use rlaif_core::config::{Aggregation, Criterion, JudgeConfig, LabelConfig, Protocol, Stage};
 use rlaif_core::metrics::MetricRow;
-use rlaif_core::records::{Choice, Fate, FinishReason, Order, Split};
-use rlaif_core::stats::position::{PositionReport, position_report};
-use rlaif_store::store::{BASELINE, TRAIN_PAIRS, VerdictRow};
+use rlaif_core::records::{Fate, FinishReason, Pair, Split};
+use rlaif_judge::{JudgeVerdict, aggregate, voter_reports, voters};
+use rlaif_store::store::{BASELINE, TRAIN_PAIRS};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Every fate, in the order of the page.
@@ -153,11 +154,22 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
         State::Started => LabelNumbers::default(),
     };
     let verdicts = context.wait(context.store.verdicts(TRAIN_PAIRS))?;
+    let pairs = context.wait(context.store.pairs(TRAIN_PAIRS))?;
+    let alone = LabelConfig {
+        aggregation: Aggregation::Mean,
+        keep_ties: false,
+        keep_inconsistent: false,
+        ..label.clone()
+    };
     let spend = context.wait(context.store.spend_by_judge())?;
     let summary = |judge: &JudgeConfig| {
-        let own: Vec<&VerdictRow> = verdicts.iter().filter(|verdict| verdict.judge == judge.name).collect();
+        let said = judging::said(&verdicts, std::slice::from_ref(judge));
+        let of_pairs: Vec<_> = pairs
+            .iter()
+            .filter_map(|pair| Some(voters(said.get(pair.id.as_str())?, label.vote_smoothing)))
+            .collect();
+        let voters = voter_reports(&of_pairs);
         let spent = spend.get(&judge.name).copied().unwrap_or_default();
-        let pairwise = judge.protocol == Protocol::Pairwise;
         JudgeSummary {
             name: judge.name.clone(),
             kind: judge.kind.name().into(),
@@ -170,8 +182,11 @@ fn judges(context: &Context) -> Result<Vec<JudgeSummary>> {
             rubric: rubric(judge, &label.criteria),
             probe: numbers.probes.get(&judge.name).copied(),
             tripwires: numbers.tripwires.get(&judge.name).copied(),
-            fates: fates_of(&own, label.tie_margin),
-            position: if pairwise { position(&own) } else { None },
+            fates: named(&fates_of(&pairs, &said, &alone)),
+            // Of several templates, the one that was read on most pairs; the others stand in `voters`.
+            position: voters.iter().filter_map(|voter| voter.position).max_by_key(|position| position.pairs),
+            voters,
+            fitted: numbers.fitted.iter().filter(|voter| voter.judge == judge.name).cloned().collect(),
             micro_usd: (spent.unknown_calls == 0).then_some(spent.known.0),
         }
     };
@@ -191,49 +206,18 @@ fn rubric(judge: &JudgeConfig, criteria: &[Criterion]) -> String {
     }
 }
 
-/// A judge's two choices on every pair that it read in both orders; votes are matched by number.
-fn position(verdicts: &[&VerdictRow]) -> Option<PositionReport> {
-    let mut both: BTreeMap<(&str, &str, u32), [Option<Choice>; 2]> = BTreeMap::new();
-    for row in verdicts {
-        let Ok(choice) = row.verdict.choice else { continue };
-        both.entry((&row.pair_id, &row.template, row.vote)).or_default()
-            [usize::from(row.order == Order::Ba)] = Some(choice);
+/// What would become of the pairs if this judge were the only one; those that it was not asked about are left out.
+fn fates_of(
+    pairs: &[Pair],
+    said: &HashMap<&str, Vec<JudgeVerdict>>,
+    label: &LabelConfig,
+) -> BTreeMap<Fate, u64> {
+    let mut counts = BTreeMap::new();
+    for pair in pairs {
+        let Some(said) = said.get(pair.id.as_str()) else { continue };
+        *counts.entry(aggregate(pair, said, label, None).fate).or_default() += 1;
     }
-    let choices: Vec<(Choice, Choice)> = both.into_values().filter_map(|[ab, ba]| Some((ab?, ba?))).collect();
-    position_report(&choices)
-}
-
-/// What would become of the pairs if this judge were the only one.
-fn fates_of(verdicts: &[&VerdictRow], tie_margin: f64) -> Vec<FateCount> {
-    let mut pairs: BTreeMap<&str, Vec<&VerdictRow>> = BTreeMap::new();
-    for row in verdicts {
-        pairs.entry(&row.pair_id).or_default().push(row);
-    }
-    let mut counts: BTreeMap<Fate, u64> = BTreeMap::new();
-    for rows in pairs.values() {
-        *counts.entry(fate(rows, tie_margin)).or_default() += 1;
-    }
-    named(&counts)
-}
-
-fn fate(rows: &[&VerdictRow], tie_margin: f64) -> Fate {
-    use rlaif_core::records::NoVerdict;
-    let p_a: Vec<f64> = rows
-        .iter()
-        .filter_map(|row| {
-            let p_first = row.verdict.p_first_or_choice()?;
-            Some(if row.order == Order::Ab { p_first } else { 1.0 - p_first })
-        })
-        .collect();
-    if p_a.is_empty() {
-        let failed = rows.iter().all(|row| matches!(row.verdict.choice, Err(NoVerdict::Failed(_))));
-        return if failed { Fate::Failed } else { Fate::NoVerdict };
-    }
-    if p_a.iter().any(|p| *p > 0.5) && p_a.iter().any(|p| *p < 0.5) {
-        return Fate::Inconsistent;
-    }
-    let mean = p_a.iter().sum::<f64>() / p_a.len() as f64;
-    if (mean - 0.5).abs() < tie_margin { Fate::Tie } else { Fate::Kept }
+    counts
 }
 
 /// The curves that are there. A last line that was cut off by a kill is left out; the stage writes it again.
@@ -268,7 +252,8 @@ fn read_if_there(path: &Path) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rlaif_core::records::{NoVerdict, Verdict};
+    use rlaif_core::records::{Choice, NoVerdict, Order, Verdict};
+    use rlaif_store::store::VerdictRow;
 
     fn row(order: Order, verdict: Verdict) -> VerdictRow {
         let (judge, template) = ("judge".into(), "explain".into());
@@ -284,21 +269,16 @@ mod tests {
             (vec![ab(Verdict::choice(first)), ba(Verdict::choice(second))], Fate::Kept),
             (vec![ab(Verdict::choice(first)), ba(Verdict::choice(first))], Fate::Inconsistent),
             (vec![ab(Verdict::choice(tie)), ba(Verdict::choice(tie))], Fate::Tie),
-            (vec![ab(Verdict::none(NoVerdict::Empty)), ba(Verdict::choice(second))], Fate::Kept),
+            (vec![ab(Verdict::none(NoVerdict::Empty)), ba(Verdict::choice(second))], Fate::NoVerdict),
             (vec![ab(Verdict::none(NoVerdict::Refused))], Fate::NoVerdict),
             (vec![ab(Verdict::none(NoVerdict::Failed("429".into())))], Fate::Failed),
         ];
+        let judge = JudgeConfig { protocol: Protocol::Pairwise, ..JudgeConfig::default() };
+        let pair = |id: &str| Pair { id: id.into(), prompt_id: "p".into(), a: "p/0".into(), b: "p/1".into() };
         for (rows, want) in &cases {
-            assert_eq!(fate(&rows.iter().collect::<Vec<_>>(), 0.02), *want, "{rows:?}");
+            let said = judging::said(rows, std::slice::from_ref(&judge));
+            let fates = fates_of(&[pair("p/0-1"), pair("p/0-2")], &said, &LabelConfig::default());
+            assert_eq!(fates, BTreeMap::from([(*want, 1)]), "{rows:?}");
         }
-    }
-
-    #[test]
-    fn position_needs_both_orders() {
-        let rows =
-            [row(Order::Ab, Verdict::choice(Choice::First)), row(Order::Ba, Verdict::choice(Choice::First))];
-        let both = position(&rows.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!((both.pairs, both.both_first), (1, 1));
-        assert!(position(&[&rows[0]]).is_none());
     }
 }

@@ -8,6 +8,7 @@ use rlaif_core::metrics::MetricRow;
 use rlaif_core::stats::Interval;
 use rlaif_core::stats::calibration::Bin;
 use rlaif_core::stats::position::PositionReport;
+use rlaif_judge::{FittedVoter, VoterReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -200,6 +201,10 @@ pub struct JudgeSummary {
     pub fates: Vec<FateCount>,
     /// How its choices depend on the order; `None` for judges that see one response at a time.
     pub position: Option<PositionReport>,
+    /// What it said through each of its templates, by place.
+    pub voters: Vec<VoterReport>,
+    /// What was learnt of it through each of its templates, where `label.aggregation` is fitted.
+    pub fitted: Vec<FittedVoter>,
     /// What it cost in micro-dollars; `None` if any of it is unknown.
     pub micro_usd: Option<i64>,
 }
@@ -222,6 +227,12 @@ pub struct LabelNumbers {
     pub probes: BTreeMap<String, Estimate>,
     /// What known-bad responses among the traffic came to, by judge; empty where there were none.
     pub tripwires: BTreeMap<String, rlaif_judge::defence::Tally>,
+    /// What each judge said through each template, by place.
+    pub voters: Vec<VoterReport>,
+    /// What was learnt of each judge and template, where `label.aggregation` is fitted.
+    pub fitted: Vec<FittedVoter>,
+    /// How many pairs each later judge of a cascade was asked about, by name.
+    pub asked: BTreeMap<String, u64>,
 }
 
 /// The reward model on held-out pairs.

@@ -66,6 +66,8 @@ fn sample() -> ReportData {
             fates: fates([231, 0, 48, 0, 0]),
             tripwires: None,
             position: None,
+            voters: Vec::new(),
+            fitted: Vec::new(),
             micro_usd: Some(0),
         }],
         fates: fates([231, 0, 48, 0, 0]),

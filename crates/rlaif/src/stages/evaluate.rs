@@ -15,7 +15,7 @@ use crate::run_folder::write_whole;
 use crate::sampling::{Sampling, sample_missing};
 use anyhow::{Context as _, Result};
 use rand::RngExt;
-use rlaif_core::config::{LabelConfig, Stage};
+use rlaif_core::config::{Aggregation, LabelConfig, Stage};
 use rlaif_core::records::{Fate, FinishReason, Pair, Preference, Response, Split};
 use rlaif_core::seed;
 use rlaif_core::stats::interval::{Interval, cluster_mean};
@@ -25,6 +25,7 @@ use rlaif_model::{Decoder, ModelFiles, SamplingConfig};
 use rlaif_store::store::BASELINE;
 use rlaif_train::{Scorer, load_reward_model, sequence_logprobs};
 use serde_json::json;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// Name under which the reward model's scores stand in the store.
@@ -56,7 +57,13 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     for policy in std::iter::once(BASELINE).chain(tuned.iter().copied()) {
         measured.push(measure(context, policy, has_reward)?);
     }
-    let label = LabelConfig { keep_ties: false, keep_inconsistent: false, ..context.config.label.clone() };
+    // Their mean: a panel fitted to labels would measure the policy by what it was tuned on.
+    let label = LabelConfig {
+        keep_ties: false,
+        keep_inconsistent: false,
+        aggregation: Aggregation::Mean,
+        ..context.config.label.clone()
+    };
     let judges = context.config.evaluation_judges().to_vec();
     let mut preferences = BTreeMap::new();
     for policy in &measured[1..] {
@@ -65,13 +72,15 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
             stage: "evaluate",
             set: &policy.policy,
             pairs: comparisons(context, &measured[0], policy),
-            prompts: context.prompts.eval.iter().map(|prompt| (prompt.id.clone(), prompt.clone())).collect(),
-            responses: measured[0]
-                .responses
-                .iter()
-                .chain(&policy.responses)
-                .map(|response| (response.id.clone(), response.clone()))
-                .collect(),
+            prompts: Cow::Owned(context.prompts.eval.iter().map(|p| (p.id.clone(), p.clone())).collect()),
+            responses: Cow::Owned(
+                measured[0]
+                    .responses
+                    .iter()
+                    .chain(&policy.responses)
+                    .map(|response| (response.id.clone(), response.clone()))
+                    .collect(),
+            ),
             judges: &judges,
             label: &label,
             ruled: HashMap::new(),
@@ -79,7 +88,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         };
         work.rule()?;
         context.wait(context.store.put_pairs(&policy.policy, &work.pairs))?;
-        let judged = judging::judge(context, &work)?;
+        let judged = judging::judge(context, &work)?.preferences;
         preferences.insert(policy.policy.clone(), turned(&work.pairs, judged, &policy.policy));
     }
 

@@ -1,7 +1,7 @@
-//! `label`: unique random pairs of the baseline's responses, judged; verdicts add up to preferences.
+//! `label`: unique pairs of the baseline's responses, chosen and judged; verdicts add up to preferences.
 
 use crate::context::Context;
-use crate::judging::{self, Assignment, count_fates};
+use crate::judging::{self, Assignment, Judged, count_fates};
 use crate::manifest::StageOutcome;
 use crate::probe;
 use crate::progress::say;
@@ -9,14 +9,16 @@ use crate::report::data::{Estimate, LabelNumbers};
 use crate::robustness::{self, Tripwires};
 use anyhow::Result;
 use rand::seq::SliceRandom;
-use rlaif_core::config::{JudgeConfig, Stage};
+use rlaif_core::config::{JudgeConfig, PairChoice, Protocol, Stage};
+use rlaif_core::pair_choice;
 use rlaif_core::records::{Fate, Pair, Response, Split};
 use rlaif_core::similarity::distance;
 use rlaif_core::{MicroUsd, seed};
 use rlaif_judge::defence::Tally;
 use rlaif_judge::probe::Validity;
 use rlaif_store::store::{BASELINE, DroppedPair, TRAIN_PAIRS};
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Makes pairs, shows how far each judge can be trusted, and labels.
 ///
@@ -25,23 +27,24 @@ use std::collections::{BTreeMap, HashMap};
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let config = context.config.label.clone();
     let responses = context.wait(context.store.responses(BASELINE, Some(Split::Train)))?;
-    let (pairs, dropped) = pairs(context, &responses);
+    let (candidates, dropped) = candidates(context, &responses);
     context.wait(context.store.put_dropped(&dropped))?;
-    context.wait(context.store.put_pairs(TRAIN_PAIRS, &pairs))?;
     let validity = probe::run(context, &config.judges)?;
 
     let wired = robustness::label_of(&config);
     let mut work = Assignment {
         stage: "label",
         set: TRAIN_PAIRS,
-        pairs,
-        prompts: context.prompts.train.iter().map(|prompt| (prompt.id.clone(), prompt.clone())).collect(),
-        responses: responses.into_iter().map(|response| (response.id.clone(), response)).collect(),
+        pairs: Vec::new(),
+        prompts: Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect()),
+        responses: Cow::Owned(responses.into_iter().map(|r| (r.id.clone(), r)).collect()),
         judges: &config.judges,
         label: &config,
         ruled: HashMap::new(),
         tripwires: None,
     };
+    work.pairs = choose_pairs(context, &mut work, candidates)?;
+    context.wait(context.store.put_pairs(TRAIN_PAIRS, &work.pairs))?;
     work.rule()?;
     let paid: Vec<JudgeConfig> =
         config.judges.iter().filter(|judge| judge.kind.is_remote()).cloned().collect();
@@ -51,14 +54,14 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         false => Tripwires::new(context, &set, work.pairs.len() - work.ruled.len(), &paid, &wired)?,
     };
     work.tripwires = tripwires.as_ref();
-    let preferences = judging::judge(context, &work)?;
+    let Judged { preferences, voters, fitted, asked } = judging::judge(context, &work)?;
     let fates = count_fates(&preferences);
-    let opinions = judging::opinions(context, &work)?;
-    for judge in &opinions {
-        if let Some(position) = judge.position() {
+    for voter in &voters {
+        if let Some(position) = voter.position {
             say(&format!(
-                "label: `{}` chose the same place in both orders on {:.0} % of {} pairs (95 % {:.0} to {:.0})",
-                judge.judge,
+                "label: `{}` ({}) chose the same place in both orders on {:.0} % of {} pairs (95 % {:.0} to {:.0})",
+                voter.judge,
+                voter.template,
                 100.0 * position.same_position.estimate,
                 position.pairs,
                 100.0 * position.same_position.low,
@@ -76,6 +79,17 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     if cut > 0 {
         let most = config.max_response_chars;
         say(&format!("label: pairwise judges saw {cut} pairs cut at {most} characters a response"));
+    }
+    for voter in &fitted {
+        let interval = voter.accuracy_interval.map_or(String::new(), |accuracy| {
+            format!(" (95 % {:.0} to {:.0})", 100.0 * accuracy.low, 100.0 * accuracy.high)
+        });
+        say(&format!(
+            "label: fitted: `{}` ({}) is right on {:.0} % of verdicts{interval}",
+            voter.judge,
+            voter.template,
+            100.0 * voter.accuracy
+        ));
     }
     let (spent, cost) = cost(context, Stage::Label)?;
     let kept = preferences.iter().filter(|preference| preference.fate == Fate::Kept).count();
@@ -96,6 +110,9 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         numbers: serde_json::to_value(LabelNumbers {
             probes: validity.iter().map(estimate).collect(),
             tripwires: wires.iter().map(|(judge, families)| (judge.clone(), total(families))).collect(),
+            voters,
+            fitted,
+            asked,
         })?,
         failures,
         cost_micro_usd: cost,
@@ -147,9 +164,19 @@ fn estimate((judge, validity): (&String, &Validity)) -> (String, Estimate) {
     (judge.clone(), Estimate::new(share.share, share.low, share.high, share.n as u64))
 }
 
-/// Unique random pairs of responses that differ enough to be worth a judge's time, and those that do not.
-fn pairs(context: &Context, responses: &[Response]) -> (Vec<Pair>, Vec<DroppedPair>) {
-    let (mut pairs, mut dropped) = (Vec::new(), Vec::new());
+/// The set of pairs from which a judge's word decides which ones are worth the others' time.
+pub const POOL: &str = "pool";
+
+/// A pair that could be judged, and how far apart its responses are.
+struct Candidate {
+    pair: Pair,
+    distance: f64,
+}
+
+/// All pairs of responses that differ enough to be worth a judge's time, each prompt's in an order drawn at random, and those that
+/// do not.
+fn candidates(context: &Context, responses: &[Response]) -> (Vec<Candidate>, Vec<DroppedPair>) {
+    let (mut all, mut dropped) = (Vec::new(), Vec::new());
     let mut by_prompt: BTreeMap<&str, Vec<&Response>> = BTreeMap::new();
     for response in responses {
         by_prompt.entry(&response.prompt_id).or_default().push(response);
@@ -160,23 +187,107 @@ fn pairs(context: &Context, responses: &[Response]) -> (Vec<Pair>, Vec<DroppedPa
         for (i, a) in samples.iter().enumerate() {
             for b in &samples[i + 1..] {
                 let distance = distance(&a.text, &b.text);
-                match distance < context.config.generate.min_distance || a.text.trim() == b.text.trim() {
-                    true => dropped.push(DroppedPair { a: a.id.clone(), b: b.id.clone(), distance }),
-                    false => candidates.push((a, b)),
+                if distance < context.config.generate.min_distance || a.text.trim() == b.text.trim() {
+                    dropped.push(DroppedPair { a: a.id.clone(), b: b.id.clone(), distance });
+                } else {
+                    let pair = Pair {
+                        id: format!("{}/{}-{}", prompt.id, a.index, b.index),
+                        prompt_id: prompt.id.clone(),
+                        a: a.id.clone(),
+                        b: b.id.clone(),
+                    };
+                    candidates.push(Candidate { pair, distance });
                 }
             }
         }
         // The stream hangs on the prompt's id: a prompt more moves no other's pairs.
         candidates.shuffle(&mut seed::stream(context.config.run.seed, &format!("pairs/{}", prompt.id), 0));
-        candidates.truncate(context.config.label.pairs_per_prompt);
-        pairs.extend(candidates.into_iter().map(|(a, b)| Pair {
-            id: format!("{}/{}-{}", prompt.id, a.index, b.index),
-            prompt_id: prompt.id.clone(),
-            a: a.id.clone(),
-            b: b.id.clone(),
-        }));
+        all.extend(candidates);
     }
-    (pairs, dropped)
+    (all, dropped)
+}
+
+/// The pairs of the run, by `label.pair_choice`, within `label.pairs_per_prompt` and `label.max_pairs`.
+fn choose_pairs(
+    context: &mut Context,
+    work: &mut Assignment,
+    candidates: Vec<Candidate>,
+) -> Result<Vec<Pair>> {
+    let label = work.label;
+    let budget = label.max_pairs.unwrap_or(usize::MAX);
+    let pool = match label.pair_choice {
+        PairChoice::MostDifferent => candidates,
+        // The first of each prompt's random order.
+        PairChoice::Random | PairChoice::LeastSure => {
+            first_of_each_prompt(candidates, label.pairs_per_prompt)
+        }
+    };
+    let scores_tell = label.judges.first().is_some_and(|judge| judge.protocol == Protocol::Contrastive);
+    let ranks: Vec<f64> = match label.pair_choice {
+        PairChoice::Random => vec![0.0; pool.len()],
+        PairChoice::MostDifferent if scores_tell => {
+            // p = σ(difference of scores / temperature): the surest pairs are the ones furthest apart.
+            judge_pool(context, work, &pool)?.into_iter().map(|sure| -sure).collect()
+        }
+        PairChoice::MostDifferent => pool.iter().map(|candidate| -candidate.distance).collect(),
+        PairChoice::LeastSure => judge_pool(context, work, &pool)?,
+    };
+    let ranked: Vec<pair_choice::Candidate> = pool
+        .iter()
+        .zip(ranks)
+        .map(|(Candidate { pair, .. }, rank)| pair_choice::Candidate {
+            prompt: &pair.prompt_id,
+            pair: &pair.id,
+            rank,
+        })
+        .collect();
+    let chosen = pair_choice::choose(&ranked, label.pairs_per_prompt, budget, context.config.run.seed);
+    let (possible, taken) = (pool.len(), chosen.len());
+    let pairs: Vec<Pair> = chosen.into_iter().map(|place| pool[place].pair.clone()).collect();
+    if taken < possible {
+        let how = match label.pair_choice {
+            PairChoice::Random => "drawn at random",
+            PairChoice::MostDifferent => "whose responses differ most",
+            PairChoice::LeastSure => "of which the first judge is least sure",
+        };
+        say(&format!("label: {taken} of {possible} pairs, {how}"));
+    }
+    // Those that were in the pool take with them what was said of them.
+    context.wait(context.store.move_pairs(TRAIN_PAIRS, &pairs))?;
+    Ok(pairs)
+}
+
+fn first_of_each_prompt(candidates: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut keep = |candidate: &Candidate| {
+        let taken = taken.entry(candidate.pair.prompt_id.clone()).or_default();
+        *taken += 1;
+        *taken <= most
+    };
+    candidates.into_iter().filter(|candidate| keep(candidate)).collect()
+}
+
+/// How sure the first judge is of each pair of the pool. What it says is kept, and not asked for again.
+fn judge_pool(context: &mut Context, work: &mut Assignment, pool: &[Candidate]) -> Result<Vec<f64>> {
+    let store = &context.store;
+    let there: HashSet<String> = [POOL, TRAIN_PAIRS]
+        .into_iter()
+        .map(|set| context.wait(store.pairs(set)))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .map(|pair| pair.id)
+        .collect();
+    let pairs: Vec<Pair> = pool.iter().map(|candidate| candidate.pair.clone()).collect();
+    let new: Vec<Pair> = pairs.iter().filter(|pair| !there.contains(&pair.id)).cloned().collect();
+    context.wait(store.put_pairs(POOL, &new))?;
+    // A run that was stopped later on had moved the chosen ones out already.
+    context.wait(store.move_pairs(POOL, &pairs))?;
+    (work.set, work.pairs) = (POOL, pairs);
+    work.rule()?;
+    let sure = judging::sureness_of_first(context, work)?;
+    work.set = TRAIN_PAIRS;
+    Ok(sure)
 }
 
 /// How much there is to judge, for `rlaif plan`; what it costs is told by `crate::estimate`.
@@ -184,5 +295,6 @@ pub fn size(context: &Context) -> String {
     let config = &context.config;
     let possible = config.generate.n * config.generate.n.saturating_sub(1) / 2;
     let pairs = context.prompts.train.len() * config.label.pairs_per_prompt.min(possible);
+    let pairs = pairs.min(config.label.max_pairs.unwrap_or(usize::MAX));
     format!("at most {pairs} pairs")
 }

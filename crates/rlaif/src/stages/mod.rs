@@ -42,7 +42,9 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
         Stage::Generate => context.wait(context.store.clear_prompts())?, // and with them all that was made from them
         Stage::Label => {
             context.wait(context.store.clear_label())?;
+            context.wait(context.store.clear_pairs(label::POOL))?;
             context.wait(context.store.clear_policy(crate::probe::PROBE))?;
+            context.wait(context.store.clear_policy(crate::probe::CALIBRATION))?;
         }
         Stage::Reward | Stage::Ppo | Stage::Dpo => {
             remove(&folder.model(name))?;

@@ -1,0 +1,268 @@
+//! Sending what is planned: limits, budgets, retries, and asking again for what was no use.
+
+use super::ledger::{Ledger, Planned, Tally};
+use super::{Assignment, templates};
+use crate::context::Context;
+use crate::error::{Interrupted, UserError};
+use crate::interrupt;
+use crate::progress::{Progress, duration_text, say};
+use anyhow::{Context as _, Result};
+use rlaif_core::config::{JudgeConfig, Stage};
+use rlaif_core::money::{MicroUsd, Price};
+use rlaif_core::records::Order;
+use rlaif_judge::budget::Limit;
+use rlaif_judge::engine::{EngineOptions, Stop, Summary, judge_all};
+use rlaif_judge::reply::again_body;
+use rlaif_judge::retry::RetryPolicy;
+use rlaif_judge::{Budget, ChatModel, LimitOptions};
+use rlaif_store::StoreError;
+use rlaif_store::store::AskAgain;
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
+
+/// Useless replies that are looked at in one transaction.
+const REPLIES_A_PAGE: usize = 256;
+
+/// A task that waits longer than this for its next attempt waits in the ledger.
+const PARK_AFTER: Duration = Duration::from_secs(60);
+
+/// Files that a run has open besides its connections.
+const OTHER_FILES: u64 = 256;
+
+/// Sends at most `round` of a judge's planned requests, those of the tripwires in their places, and says whether there may be more.
+///
+/// # Errors
+/// If the judge cannot go on or the user asked to stop; every reply that arrived is kept.
+pub fn send<M: ChatModel>(
+    context: &Context,
+    work: &Assignment,
+    judge: &JudgeConfig,
+    model: &M,
+    price: Option<Price>,
+    round: usize,
+) -> Result<bool> {
+    let sets = sets(work);
+    let (mut total, mut open) = (0, 0);
+    for set in &sets {
+        let (all, left) = context.wait(context.store.open_requests(&judge.name, set))?;
+        (total, open) = (total + all, open + left);
+    }
+    let open = open.min(total);
+    if open == 0 {
+        return Ok(false);
+    }
+    allow_connections(judge)?;
+    let done = total - open;
+    let budget = budget(context, work)?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let progress = RefCell::new(Progress::new(work.stage, "calls", done, total));
+    let ledger = Ledger::new(&context.store, work.stage, &judge.name, |tally: Tally| {
+        progress.borrow_mut().set(done + tally.ended, total, &note(&tally));
+    });
+    let mut planned = Planned::new(&context.store, &judge.name, &sets, round);
+    let options = EngineOptions {
+        concurrency: judge.max_concurrency,
+        retry: RetryPolicy { max_resends: judge.max_resends, ..RetryPolicy::new(judge.max_retries) },
+        limits: LimitOptions {
+            requests_per_minute: judge.requests_per_minute,
+            tokens_per_minute: judge.tokens_per_minute,
+        },
+        park_after: PARK_AFTER,
+        price,
+        strict_model: judge.strict_model.then(|| judge.model.clone()),
+        drain: Duration::try_from_secs_f64(context.config.run.drain_seconds).unwrap_or_default(),
+        seed: context.config.run.seed,
+        ..EngineOptions::new(&budget, stopped)
+    };
+    let ended = context.wait(async {
+        let listen = async {
+            while !interrupt::requested() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            stop.send(true).ok();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = judge_all(model, &mut planned, options, &ledger) => ended,
+            () = listen => unreachable!("it listens until the engine ends"),
+        }
+    });
+    let given_up = ledger.tally().given_up;
+    drop(ledger);
+    progress.into_inner().finish();
+    if given_up > 0 {
+        say(&format!(
+            "{}: {given_up} calls to `{}` were given up; they are counted as failed",
+            work.stage, judge.name
+        ));
+    }
+    explain(ended, work, judge)?;
+    Ok(planned.has_more())
+}
+
+/// The set that is judged, and that of the tripwires among it.
+fn sets<'a>(work: &Assignment<'a>) -> Vec<&'a str> {
+    std::iter::once(work.set).chain(work.tripwires.map(|wires| wires.work().set)).collect()
+}
+
+fn explain(ended: Result<Summary, Stop<StoreError>>, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
+    let stop = match ended {
+        Ok(summary) => {
+            if summary.abandoned > 0 {
+                say(&format!(
+                    "{}: {} calls to `{}` had no reply when it was time to leave; they are counted as possibly billed",
+                    work.stage, summary.abandoned, judge.name
+                ));
+            }
+            return match summary.interrupted {
+                true => Err(Interrupted { stage: work.stage.into() }.into()),
+                false => Ok(()),
+            };
+        }
+        Err(Stop::Journal(error)) => return Err(error).context("a judge's call could not be recorded"),
+        Err(stop) => stop,
+    };
+    let hint = match &stop {
+        Stop::Budget { key, .. } => format!("Raise `{key}` and run the same command again"),
+        Stop::UnknownPrice { key, .. } => format!(
+            "Give the judge its prices (`usd_per_million_input`, `usd_per_million_output`) or remove `{key}`"
+        ),
+        Stop::WrongModel { .. } => {
+            "Ask for a model that the endpoint has, or set the judge's `strict_model = false`".into()
+        }
+        _ => "Mend it and run the same command again".into(),
+    };
+    Err(UserError::new(format!("judge `{}`: {stop}", judge.name))
+        .hint(format!("{hint}; every answer that arrived is kept"))
+        .into())
+}
+
+/// The purse of a stage: its own limit and that of the whole run, less what the ledger counts already.
+fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
+    let (all, of_stage) = context.wait(context.store.charged(work.stage))?;
+    let stage = Stage::ALL.into_iter().find(|stage| stage.name() == work.stage);
+    let stage_max = stage.and_then(|stage| context.config.run.max_usd_per_stage.of(stage));
+    let mut limits = Vec::new();
+    if let Some(max) = context.config.label.max_usd {
+        limits.push(Limit { key: "label.max_usd", max: MicroUsd::from_dollars(max)?, spent: all });
+    }
+    if let Some(max) = stage_max {
+        limits.push(Limit {
+            key: "run.max_usd_per_stage",
+            max: MicroUsd::from_dollars(max)?,
+            spent: of_stage,
+        });
+    }
+    Ok(Budget::within(limits))
+}
+
+fn note(tally: &Tally) -> String {
+    let charged = format!("{} so far", tally.charged);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wait = tally.parked_until_ms.and_then(|until| u64::try_from(until).ok());
+    match wait.map(|until| Duration::from_millis(until).saturating_sub(now)) {
+        Some(wait) if !wait.is_zero() => {
+            format!("{charged}, the endpoint wants some to wait for {}", duration_text(wait))
+        }
+        _ => charged,
+    }
+}
+
+/// Plans one more request for each reply that is no use. Returns how many.
+///
+/// # Errors
+/// If the ledger cannot be read or written.
+pub fn ask_again(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<usize> {
+    let (sets, mut after, mut count) = (sets(work), 0, 0);
+    loop {
+        let store = &context.store;
+        let page = context.wait(store.useless_replies(&judge.name, &sets, after, REPLIES_A_PAGE))?;
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        let again: Vec<AskAgain> = page
+            .iter()
+            .map(|useless| {
+                let (body, max_tokens) = again_body(&useless.body, &useless.fault, useless.max_tokens);
+                let key = format!("{}\nagain\n{body}", useless.request_key);
+                let request_key = blake3::hash(key.as_bytes()).to_hex().to_string();
+                AskAgain { seq: useless.seq, request_key, body, max_tokens }
+            })
+            .collect();
+        count += again.len();
+        context.wait(store.ask_again(&again))?;
+    }
+    if count > 0 {
+        say(&format!(
+            "{}: {count} replies of `{}` are no use and are asked for once more",
+            work.stage, judge.name
+        ));
+    }
+    Ok(count)
+}
+
+/// The hash of all that the plan of a judge's requests depends on.
+fn fingerprint(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut put = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    put(env!("CARGO_PKG_VERSION"));
+    put(&context.config.run.seed.to_string());
+    put(&serde_json::to_string(work.label)?);
+    put(&serde_json::to_string(judge)?);
+    for (name, fingerprint) in templates::fingerprints(context, std::slice::from_ref(judge))? {
+        put(&name);
+        put(&fingerprint);
+    }
+    for (work, pair) in work.traffic() {
+        put(work.set);
+        put(&pair.id);
+        put(&serde_json::to_string(work.prompt(pair)?)?);
+        let (a, b) = work.shown(pair, Order::Ab)?;
+        put(&a);
+        put(&b);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Plans what was not planned before, once for a given question: a run that goes on does not plan a million requests again.
+///
+/// # Errors
+/// If it cannot be planned.
+pub fn plan_once<T>(
+    context: &Context,
+    work: &Assignment,
+    judge: &JudgeConfig,
+    plan: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    let fingerprint = fingerprint(context, work, judge)?;
+    let (store, sets) = (&context.store, sets(work));
+    let mut known = true;
+    for set in &sets {
+        known &= context.wait(store.is_planned(&judge.name, set, &fingerprint))?;
+    }
+    if known {
+        return Ok(None);
+    }
+    let planned = plan()?;
+    for set in &sets {
+        context.wait(store.put_planned(&judge.name, set, &fingerprint))?;
+    }
+    Ok(Some(planned))
+}
+
+/// Raises the limit of open files to what the judge's connections need.
+fn allow_connections(judge: &JudgeConfig) -> Result<()> {
+    let needed = judge.max_concurrency as u64 + OTHER_FILES;
+    let allowed = rlimit::increase_nofile_limit(needed).context("asking how many files may be open")?;
+    if allowed >= needed {
+        return Ok(());
+    }
+    Err(UserError::new(format!(
+        "judge `{}`: {} calls in flight need {needed} open files, and the system allows {allowed}",
+        judge.name, judge.max_concurrency
+    ))
+    .hint(format!("Raise it with `ulimit -n {needed}`, or lower the judge's `max_concurrency`"))
+    .into())
+}
