@@ -1,9 +1,11 @@
 //! One run's ledger: one SQLite file, one connection that writes.
 //!
 //! The tables are in `migrations/`, the first of which is worth reading first. Methods are grouped by what they store:
-//! prompts, responses, pairs, requests (what is asked of paid judges), labels (what they said).
+//! prompts, responses, pairs, requests (what is asked of paid judges), calls and
+//! batches (how it is sent), labels (what they said).
 
 mod asked;
+mod batches;
 mod calls;
 mod clear;
 mod labels;
@@ -16,6 +18,7 @@ mod spend;
 mod spool;
 
 pub use asked::Asked;
+pub use batches::{Batch, BatchClaim, BatchOutcome, BatchResult, EndOfBatch, Harvest, NewBatch};
 pub use calls::{CallEvent, Next};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
@@ -41,6 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_ledger.sql"),
     include_str!("../../migrations/0002_templates.sql"),
     include_str!("../../migrations/0003_leases.sql"),
+    include_str!("../../migrations/0004_batches.sql"),
 ];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".
@@ -324,6 +328,8 @@ fn from_word<T: DeserializeOwned>(table: &'static str, word: String) -> Result<T
         .map_err(|e| StoreError::Unreadable { table, what: e.to_string() })
 }
 
+#[cfg(test)]
+mod batches_tests;
 #[cfg(test)]
 mod calls_tests;
 #[cfg(test)]
