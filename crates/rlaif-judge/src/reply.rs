@@ -77,7 +77,9 @@ pub fn again_body(body: &str, fault: &str, max_tokens: u32) -> (String, u32) {
     if fault != Fault::Truncated.as_str() {
         return (body.to_owned(), max_tokens);
     }
-    let Ok(mut request) = serde_json::from_str::<serde_json::Value>(body) else { return (body.to_owned(), max_tokens) };
+    let Ok(mut request) = serde_json::from_str::<serde_json::Value>(body) else {
+        return (body.to_owned(), max_tokens);
+    };
     let more = max_tokens.saturating_mul(4);
     for name in ["max_tokens", "max_completion_tokens"] {
         if let Some(limit) = request.get_mut(name) {

@@ -255,6 +255,11 @@ pub struct JudgeConfig {
     pub api_key_env: Option<String>,
     /// azure: the `api-version` of every request. Default `2024-10-21`.
     pub api_version: Option<String>,
+    /// openai, anthropic: ask in batches, at half the price and answered within a day, instead of call by call. What is out when the run is
+    /// stopped stays with the provider, and the same command fetches it. Default false.
+    pub batch: bool,
+    /// openai, anthropic: longest wait in seconds between two looks at open batches. Default 300.
+    pub batch_poll_seconds: f64,
     /// remote: requests in flight. Default 8.
     pub max_concurrency: usize,
     /// remote: retries of one request after failures that are worth one. Default 5.
@@ -315,6 +320,8 @@ impl Default for JudgeConfig {
             base_url: None,
             api_key_env: None,
             api_version: None,
+            batch: false,
+            batch_poll_seconds: 300.0,
             max_concurrency: 8,
             max_retries: 5,
             max_resends: 2,

@@ -489,6 +489,8 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
             for (name, given) in [
                 ("base_url", judge.base_url.is_some()),
                 ("api_key_env", judge.api_key_env.is_some()),
+                ("batch", judge.batch),
+                ("batch_poll_seconds", judge.batch_poll_seconds != default.batch_poll_seconds),
                 ("max_concurrency", judge.max_concurrency != default.max_concurrency),
                 ("max_retries", judge.max_retries != default.max_retries),
                 ("max_resends", judge.max_resends != default.max_resends),
@@ -578,6 +580,11 @@ fn check_fields(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeC
     if judge.prompt_cache != default.prompt_cache && !anthropic {
         check.add(&key("prompt_cache"), "is for `anthropic` judges only; others cache by themselves".into());
     }
+    if judge.batch && judge.kind == JudgeKind::Azure {
+        let message = "cannot be true for an `azure` judge: this program knows the batches of `openai` and `anthropic` judges only";
+        check.add(&key("batch"), message.into());
+    }
+    check.above(&key("batch_poll_seconds"), judge.batch_poll_seconds, 0.0);
     if judge.api_version.is_some() && judge.kind != JudgeKind::Azure {
         check.add(&key("api_version"), "is for `azure` judges only".into());
     }
