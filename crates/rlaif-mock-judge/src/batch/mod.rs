@@ -163,7 +163,9 @@ pub(crate) fn work(
         .iter()
         .map(|item| {
             let request = blake3::hash(item.body.get().as_bytes());
-            let mut turn = rlaif_core::seed::stream(seed, "mock/turn", index(&request));
+            // In another batch its turn may come.
+            let place = blake3::hash(format!("{batch}\n{request}").as_bytes());
+            let mut turn = rlaif_core::seed::stream(seed, "mock/turn", index(&place));
             let came = all || turn.random_bool(0.5);
             (item.custom_id.clone(), one(core, provider, batch, item, &request, came))
         })
