@@ -7,7 +7,7 @@ use crate::judging::templates;
 use anyhow::Result;
 use rlaif_core::MicroUsd;
 use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
-use rlaif_core::money::{Price, Usage};
+use rlaif_core::money::{Price, ServiceTier, Usage};
 use rlaif_core::records::{Pair, Prompt, Response, Split};
 use rlaif_judge::template::TemplateProtocol;
 use rlaif_judge::{Asker, ChatRequest, View, orders};
@@ -32,6 +32,9 @@ const PAIRS_WRITTEN: usize = 500;
 const SECONDS_A_CALL: f64 = 1.0;
 const TOKENS_A_SECOND: f64 = 50.0;
 
+/// What a provider may take for a batch.
+const MINUTES_A_BATCH: f64 = 24.0 * 60.0;
+
 /// What one judge is asked through one template.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
@@ -51,8 +54,10 @@ pub struct Estimate {
     pub micro_usd: Option<i64>,
     /// What they cost at most, with every reply as long as it may be and no text shorter than its bytes.
     pub micro_usd_at_most: Option<i64>,
-    /// Minutes at the judge's `max_concurrency`; `None` for local judges.
+    /// Minutes at the judge's `max_concurrency`, or in batches the most that each step may take; `None` for local judges.
     pub minutes: Option<f64>,
+    /// Whether it is asked in batches, at their price.
+    pub batch: bool,
 }
 
 /// Texts to be judged.
@@ -187,6 +192,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
         micro_usd: None,
         micro_usd_at_most: None,
         minutes: None,
+        batch: judge.batch,
     };
     let (mut usual, mut at_most) = (Some(MicroUsd::ZERO), Some(MicroUsd::ZERO));
     let mut seconds = 0.0;
@@ -202,6 +208,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
         let usage = Usage {
             prompt_tokens: mean(sums.prompt_tokens),
             completion_tokens: expected as u64,
+            tier: if judge.batch { ServiceTier::Batch } else { ServiceTier::Standard },
             ..Usage::default()
         };
         estimate.calls += calls;
@@ -211,14 +218,21 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
             sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
         };
         usual = add(usual, price.and_then(|price| price.cost(&usage)));
-        let worst = price.map(|price| price.worst_case(mean(sums.prompt_tokens_at_most), most as u64));
+        let prompt_at_most = mean(sums.prompt_tokens_at_most);
+        let worst = price.map(|price| match judge.batch {
+            true => price.worst_case_in_batch(prompt_at_most, most as u64),
+            false => price.worst_case(prompt_at_most, most as u64),
+        });
         at_most = add(at_most, worst);
         seconds += calls as f64 * (SECONDS_A_CALL + expected as f64 / TOKENS_A_SECOND);
     }
     estimate.micro_usd = usual.map(|sum| sum.0);
     estimate.micro_usd_at_most = at_most.map(|sum| sum.0);
     if judge.kind != JudgeKind::Local {
-        estimate.minutes = Some(seconds / judge.max_concurrency.max(1) as f64 / 60.0);
+        estimate.minutes = Some(match judge.batch {
+            true => MINUTES_A_BATCH * asker.steps().len() as f64,
+            false => seconds / judge.max_concurrency.max(1) as f64 / 60.0,
+        });
     }
     Ok(estimate)
 }

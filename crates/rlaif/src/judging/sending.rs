@@ -1,5 +1,6 @@
 //! Sending what is planned: limits, budgets, retries, and asking again for what was no use.
 
+use super::batches::Cap;
 use super::ledger::{Ledger, Planned, Tally};
 use super::{Assignment, templates};
 use crate::context::Context;
@@ -19,6 +20,7 @@ use rlaif_store::StoreError;
 use rlaif_store::store::AskAgain;
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch::Sender;
 
 /// Useless replies that are looked at in one transaction.
 const REPLIES_A_PAGE: usize = 256;
@@ -74,19 +76,7 @@ pub fn send<M: ChatModel>(
         seed: context.config.run.seed,
         ..EngineOptions::new(&budget, stopped)
     };
-    let ended = context.wait(async {
-        let listen = async {
-            while !interrupt::requested() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            stop.send(true).ok();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            ended = judge_all(model, &mut planned, options, &ledger) => ended,
-            () = listen => unreachable!("it listens until the engine ends"),
-        }
-    });
+    let ended = until_interrupted(context, &stop, judge_all(model, &mut planned, options, &ledger));
     let given_up = ledger.tally().given_up;
     drop(ledger);
     progress.into_inner().finish();
@@ -100,8 +90,25 @@ pub fn send<M: ChatModel>(
     Ok(planned.has_more())
 }
 
+/// Waits for work that ends when it is told to stop, and tells it when the user asks for it.
+pub fn until_interrupted<T>(context: &Context, stop: &Sender<bool>, work: impl Future<Output = T>) -> T {
+    context.wait(async {
+        let listen = async {
+            while !interrupt::requested() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            stop.send(true).ok();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = work => ended,
+            () = listen => unreachable!("it listens until the work ends"),
+        }
+    })
+}
+
 /// The set that is judged, and that of the tripwires among it.
-fn sets<'a>(work: &Assignment<'a>) -> Vec<&'a str> {
+pub fn sets<'a>(work: &Assignment<'a>) -> Vec<&'a str> {
     std::iter::once(work.set).chain(work.tripwires.map(|wires| wires.work().set)).collect()
 }
 
@@ -119,10 +126,15 @@ fn explain(ended: Result<Summary, Stop<StoreError>>, work: &Assignment, judge: &
                 false => Ok(()),
             };
         }
-        Err(Stop::Journal(error)) => return Err(error).context("a judge's call could not be recorded"),
         Err(stop) => stop,
     };
+    Err(stopped(stop, judge))
+}
+
+/// Why a judge cannot go on, in the user's words.
+pub fn stopped(stop: Stop<StoreError>, judge: &JudgeConfig) -> anyhow::Error {
     let hint = match &stop {
+        Stop::Journal(_) => String::new(),
         Stop::Budget { key, .. } => format!("Raise `{key}` and run the same command again"),
         Stop::UnknownPrice { key, .. } => format!(
             "Give the judge its prices (`usd_per_million_input`, `usd_per_million_output`) or remove `{key}`"
@@ -132,28 +144,35 @@ fn explain(ended: Result<Summary, Stop<StoreError>>, work: &Assignment, judge: &
         }
         _ => "Mend it and run the same command again".into(),
     };
-    Err(UserError::new(format!("judge `{}`: {stop}", judge.name))
-        .hint(format!("{hint}; every answer that arrived is kept"))
-        .into())
+    match stop {
+        Stop::Journal(error) => anyhow::Error::from(error).context("a judge's call could not be recorded"),
+        stop => UserError::new(format!("judge `{}`: {stop}", judge.name))
+            .hint(format!("{hint}; every answer that arrived is kept"))
+            .into(),
+    }
 }
 
 /// The purse of a stage: its own limit and that of the whole run, less what the ledger counts already.
 fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
     let (all, of_stage) = context.wait(context.store.charged(work.stage))?;
-    let stage = Stage::ALL.into_iter().find(|stage| stage.name() == work.stage);
-    let stage_max = stage.and_then(|stage| context.config.run.max_usd_per_stage.of(stage));
-    let mut limits = Vec::new();
-    if let Some(max) = context.config.label.max_usd {
-        limits.push(Limit { key: "label.max_usd", max: MicroUsd::from_dollars(max)?, spent: all });
-    }
-    if let Some(max) = stage_max {
-        limits.push(Limit {
-            key: "run.max_usd_per_stage",
-            max: MicroUsd::from_dollars(max)?,
-            spent: of_stage,
-        });
-    }
-    Ok(Budget::within(limits))
+    let limit = |cap: Cap| {
+        let spent = if cap.of_stage { of_stage } else { all };
+        Limit { key: cap.key, max: cap.max, spent }
+    };
+    Ok(Budget::within(caps(context, work.stage)?.into_iter().map(limit).collect()))
+}
+
+/// What a stage may spend: its own limit and that of the whole run.
+///
+/// # Errors
+/// If a limit is no amount of money.
+pub fn caps(context: &Context, stage: &str) -> Result<Vec<Cap>> {
+    let of_stage = Stage::ALL.into_iter().find(|known| known.name() == stage);
+    let of_stage = of_stage.and_then(|stage| context.config.run.max_usd_per_stage.of(stage));
+    let limits =
+        [("label.max_usd", context.config.label.max_usd, false), ("run.max_usd_per_stage", of_stage, true)];
+    let given = limits.into_iter().filter_map(|(key, max, of_stage)| Some((key, max?, of_stage)));
+    given.map(|(key, max, of_stage)| Ok(Cap { key, max: MicroUsd::from_dollars(max)?, of_stage })).collect()
 }
 
 fn note(tally: &Tally) -> String {
