@@ -167,7 +167,11 @@ fn an_early_step_without_an_answer_ends_the_question_and_nothing_more_is_paid() 
     let output = lab.rlaif(&LABEL).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("36 no verdict"), "{stderr}");
-    assert_eq!(endpoint.calls(), 72, "no second step");
+    assert_eq!(
+        endpoint.calls(),
+        2 * 72,
+        "each first step once more, since its reply is no use, and no second step"
+    );
 }
 
 #[test]
@@ -179,7 +183,8 @@ fn votes_and_templates_are_asked_each_by_itself() {
     lab.done(&LABEL);
     // explain: 72 presentations, twice. metrics: its first step shows only the prompt, and is asked once a prompt and vote.
     assert_eq!(endpoint.calls(), 2 * 72 + 2 * 12 + 2 * 72);
-    assert_alphabetical(&preferences(&lab), 1.0);
+    // Both of two votes: (2 + ½) / (2 + 1), see `label.vote_smoothing`.
+    assert_alphabetical(&preferences(&lab), 2.5 / 3.0);
     let bodies = endpoint.bodies.lock().unwrap();
     let seeds: std::collections::BTreeSet<u64> =
         bodies.iter().map(|body| body["seed"].as_u64().unwrap()).collect();

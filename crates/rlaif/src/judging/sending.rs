@@ -78,7 +78,6 @@ pub fn send<M: ChatModel>(
     };
     let ended = until_interrupted(context, &stop, judge_all(model, &mut planned, options, &ledger));
     let given_up = ledger.tally().given_up;
-    drop(ledger);
     progress.into_inner().finish();
     if given_up > 0 {
         say(&format!(
