@@ -3,7 +3,7 @@
 //! * **contrastive**: how much likelier a response is under a principle than under its opposite. There is no order, hence no
 //!   position to be biased by, and each response is scored once however many pairs it is in.
 //! * **pairwise**: the log-probabilities of the verdict tokens, such as `A` and `B` (Lee et al. 2023, section 2.1,
-//!   <https://arxiv.org/abs/2309.00267>); ask in both orders and average through [`crate::aggregate`]. A template of two steps
+//!   <https://arxiv.org/abs/2309.00267>); ask in both orders and average through [`crate::aggregate()`]. A template of two steps
 //!   lets the model explain first, greedily.
 //! * **rating**: the expectation over the probabilities of 1 to 10 as the next token (section 2.4 there).
 
