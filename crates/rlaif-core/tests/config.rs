@@ -124,6 +124,29 @@ fn every_kind_of_remote_judge_has_its_own_defaults_and_fields() {
 }
 
 #[test]
+fn batches_are_for_judges_whose_provider_has_them() {
+    let judge = |kind: &str, lines: &str| {
+        format!("[[label.judges]]\nname = 'j'\nkind = '{kind}'\nmodel = 'm'\n{lines}\n")
+    };
+    for kind in ["openai", "anthropic"] {
+        let text = judge(kind, "allow_unknown_price = true\nbatch = true\nbatch_poll_seconds = 60");
+        let judge = load(&text).unwrap().config.label.judges.remove(0);
+        assert!(judge.batch && judge.batch_poll_seconds == 60.0);
+    }
+    let azure = judge(
+        "azure",
+        "allow_unknown_price = true\nbase_url = 'https://me.openai.azure.com'\nbatch = true\nbatch_poll_seconds = 0",
+    );
+    assert_snapshot!(error(&azure), @"
+    2 problems in the config
+      `label.judges[0].batch` cannot be true for an `azure` judge: this program knows the batches of `openai` and `anthropic` judges only (line 7)
+      `label.judges[0].batch_poll_seconds` must be above 0, got 0 (line 8)
+    ");
+    let local = judge("local", "protocol = 'pairwise'\nbatch = true");
+    assert_snapshot!(error(&local), @"`label.judges[0].batch` is for remote judges only; a local one does not use it (line 6)");
+}
+
+#[test]
 fn the_users_own_prices_are_checked_and_written_back() {
     let text = "[prices.'gpt-x.5']\ninput = 1\noutput = 2.5\ncached_input = 0.1\n[[label.judges]]\nname = 'g'\nkind = 'openai'\nmodel = 'gpt-x.5'\n[label.judges.extra]\nuser = 'a \"b\"'\nstop = ['x', 'y']\n'odd key' = { deep = [1, 2] }";
     let resolved = load(text).unwrap();

@@ -112,7 +112,8 @@ fn fitted_panels_weigh_judges_and_their_p_means_what_it_says() {
         assert!(fitted.1 > mean.1 && fitted.1 > majority.1, "p means what it says: {fitted:?}");
     }
     // The place is of no matter where both orders were read: the biased judge's votes are the 44 % that it read, 80 % right.
-    for panel in [panel.unwrap(), strengths.unwrap()] {
+    // The ridge of Bradley-Terry pulls every strength towards knowing nothing.
+    for (panel, within) in [(panel.unwrap(), 0.06), (strengths.unwrap(), 0.07)] {
         for (judge, template, want) in [
             ("strong", "t", 0.85),
             ("weak", "t", 0.65),
@@ -122,7 +123,7 @@ fn fitted_panels_weigh_judges_and_their_p_means_what_it_says() {
         ] {
             let learnt = panel.voters();
             let got = learnt.iter().find(|v| v.judge == judge && v.template == template).unwrap();
-            assert!(!got.single_order && (got.accuracy - want).abs() < 0.06, "{got:?} {want}");
+            assert!(!got.single_order && (got.accuracy - want).abs() < within, "{got:?} {want}");
         }
     }
 }

@@ -228,9 +228,12 @@ fn the_key_comes_from_the_environment_and_goes_to_its_host_only() {
     }
 }
 
+/// Task, body and cost of a reply.
+type KeptReply = (i64, Vec<u8>, Option<MicroUsd>);
+
 /// Replies by task.
 #[derive(Default)]
-struct Kept(RefCell<Vec<(i64, Vec<u8>, Option<MicroUsd>)>>);
+struct Kept(RefCell<Vec<KeptReply>>);
 
 impl Journal for Kept {
     type Error = std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! The large runs of "paying once": what they show is in `docs/benchmarks.md`, with their commands.
+//! The large runs of "paying once"; figures with a release build are still to be measured.
 //!
 //! ```text
 //! paying_once chaos N         N calls, a fifth of which fail in all ways; the mock's books against ours

@@ -1,5 +1,5 @@
 //! Nothing that arrived is lost or bought again, whenever the process dies and whatever the judge does. Small versions of the runs in
-//! `examples/paying_once.rs`; see `docs/benchmarks.md`.
+//! `examples/paying_once.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 

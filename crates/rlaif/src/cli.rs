@@ -40,6 +40,12 @@ pub enum Command {
     Plan(PlanArgs),
     /// Try the judges: how often known-bad responses fool them
     Audit(AuditArgs),
+    /// Batches: files of requests for whoever submits them by hand, such as `vllm run-batch`, and what is out
+    Batch {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: BatchCommand,
+    },
     /// Look at a config
     Config {
         /// What to do with it.
@@ -120,6 +126,72 @@ pub struct AuditArgs {
 pub enum ConfigCommand {
     /// Print every value with its origin: flag, environment, file or default
     Show(ConfigArgs),
+}
+
+/// `rlaif batch`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BatchCommand {
+    /// Write what a judge is still to be asked for labels as a batch file in OpenAI's format, and set it aside until results come
+    Export(BatchExportArgs),
+    /// Store the results of a batch file; `rlaif label` then goes on
+    Import(BatchImportArgs),
+    /// Show the batches that are out, with providers and in files
+    List(BatchListArgs),
+    /// Take back what went out as a file and did not come back: it is asked again
+    Release(BatchReleaseArgs),
+}
+
+/// `rlaif batch export`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchExportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The file to write; it must not be there yet
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which judge of `[[label.judges]]`
+    #[arg(long, value_name = "NAME")]
+    pub judge: String,
+    /// Write at most so many requests, such as the 50000 that OpenAI takes in a file
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..).map(|n| n as usize))]
+    pub max_requests: Option<usize>,
+}
+
+/// `rlaif batch import`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchImportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The results
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `rlaif batch list`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchListArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the batches as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rlaif batch release`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchReleaseArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// A batch, as `rlaif batch list` names it; all files if not given
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// The file was submitted nowhere, so that nothing was billed for it
+    #[arg(long)]
+    pub not_submitted: bool,
 }
 
 /// A model to try.

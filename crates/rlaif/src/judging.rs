@@ -5,14 +5,13 @@
 //! bought again. See `rlaif_store::store` for the ledger and `rlaif_judge` for what a verdict is.
 
 pub(crate) mod asking;
-pub(crate) mod forms;
+pub(crate) mod batch_sending;
+pub(crate) mod batches;
 mod ledger;
 mod local;
-mod lone;
 pub(crate) mod openai;
 mod ratings;
-pub(crate) mod reuse;
-mod sending;
+pub(crate) mod sending;
 pub(crate) mod templates;
 
 use crate::context::Context;
@@ -189,15 +188,12 @@ pub fn judge(context: &mut Context, work: &Assignment) -> Result<Judged> {
     put_ruled(context, work)?;
     let mut asked = BTreeMap::new();
     for (place, judge) in work.judges.iter().enumerate() {
-        match judge.only_if_unsure_below {
-            Some(below) if place > 0 => {
-                let open = left_open(context, work, &work.judges[..place], below)?;
-                let (some, all) = (open.len(), work.asked().count());
-                say(&format!("{}: {some} of {all} pairs go on to `{}`", work.stage, judge.name));
-                asked.insert(judge.name.clone(), some as u64);
+        match pairs_of_cascade(context, work, place)? {
+            Some(open) => {
+                asked.insert(judge.name.clone(), open.len() as u64);
                 ask_one(context, &work.on(open), judge)?;
             }
-            _ => ask_one(context, work, judge)?,
+            None => ask_one(context, work, judge)?,
         }
     }
     let panel = fit(context, work)?;
@@ -222,6 +218,37 @@ pub fn judge(context: &mut Context, work: &Assignment) -> Result<Judged> {
 pub fn ask(context: &mut Context, work: &Assignment) -> Result<()> {
     put_ruled(context, work)?;
     work.judges.iter().try_for_each(|judge| ask_one(context, work, judge))
+}
+
+/// Plans what one of the judges is to be asked, without asking it. Where it is a later one of a cascade, those before it are asked first:
+/// what they leave open is what it is asked.
+///
+/// # Errors
+/// If it cannot be planned, or a judge before it cannot go on.
+pub fn plan_only(context: &mut Context, work: &Assignment, place: usize) -> Result<()> {
+    put_ruled(context, work)?;
+    let judge = &work.judges[place];
+    if judge.only_if_unsure_below.is_none() || place == 0 {
+        return openai::plan_only(context, work, judge);
+    }
+    for (before, judge) in work.judges[..place].iter().enumerate() {
+        match pairs_of_cascade(context, work, before)? {
+            Some(open) => ask_one(context, &work.on(open), judge)?,
+            None => ask_one(context, work, judge)?,
+        }
+    }
+    let open = pairs_of_cascade(context, work, place)?.unwrap_or_default();
+    openai::plan_only(context, &work.on(open), judge)
+}
+
+/// The pairs that a judge of a cascade is asked about; `None` for one that is asked about all of them.
+fn pairs_of_cascade(context: &Context, work: &Assignment, place: usize) -> Result<Option<Vec<Pair>>> {
+    let judge = &work.judges[place];
+    let Some(below) = judge.only_if_unsure_below.filter(|_| place > 0) else { return Ok(None) };
+    let open = left_open(context, work, &work.judges[..place], below)?;
+    let (some, all) = (open.len(), work.asked().count());
+    say(&format!("{}: {some} of {all} pairs go on to `{}`", work.stage, judge.name));
+    Ok(Some(open))
 }
 
 /// Stores what rules have decided.
@@ -288,12 +315,7 @@ fn fit(context: &mut Context, work: &Assignment) -> Result<Option<FittedPanel>> 
     let panel = match work.label.calibration.clone() {
         None => fit_to(context, work, None)?,
         Some(path) => {
-            // Every judge says what it thinks of every labelled pair, and nothing is fitted while they do.
-            let label = LabelConfig {
-                aggregation: Aggregation::Mean,
-                position_check_rate: 1.0,
-                ..work.label.clone()
-            };
+            let label = calibration_label(work.label);
             let judges = probe::without_cascade(work.judges);
             let labelled = probe::labelled(context, &path, probe::CALIBRATION, &judges, &label)?;
             judge(context, &labelled)?;
@@ -309,6 +331,11 @@ fn fit(context: &mut Context, work: &Assignment) -> Result<Option<FittedPanel>> 
         Some(_) => {}
     }
     Ok(panel)
+}
+
+/// How calibration pairs are asked: every judge says what it thinks of every one, and nothing is fitted while they do.
+pub fn calibration_label(label: &LabelConfig) -> LabelConfig {
+    LabelConfig { aggregation: Aggregation::Mean, position_check_rate: 1.0, ..label.clone() }
 }
 
 fn fit_to(context: &Context, work: &Assignment, a_better: Option<bool>) -> Result<Option<FittedPanel>> {

@@ -70,6 +70,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Report(args) => commands::stage::run(&args, Stage::Report),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
+        Command::Batch { command } => commands::batch::run(&command),
         Command::Config { command: cli::ConfigCommand::Show(args) } => commands::config::show(&args),
         Command::Parse => commands::parse::run(),
         Command::Logprobs(args) => commands::logprobs::run(&args),

@@ -6,7 +6,6 @@
 
 use crate::context::Context;
 use crate::error::UserError;
-use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
@@ -222,9 +221,6 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
         for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
             crate::judging::openai::client(judge)?;
         }
-        if judges.iter().any(|judge| judge.kind.is_remote()) {
-            OtherRuns::open(context)?;
-        }
     }
     Ok(())
 }
@@ -240,7 +236,10 @@ fn stopped(config: &std::path::Path, stage: &str) -> String {
 }
 
 /// Notes that the stage has begun, and clears away what another recipe left.
-fn begin(context: &mut Context, step: &Step) -> Result<()> {
+///
+/// # Errors
+/// If the manifest or the store cannot be written.
+pub fn begin(context: &mut Context, step: &Step) -> Result<()> {
     let name = step.stage.name();
     if step.action == Action::Resume {
         return Ok(());
@@ -304,7 +303,6 @@ fn recipe(
                     &[
                         "judges",
                         "max_usd",
-                        "reuse_replies",
                         "probe",
                         "calibration",
                         "tripwire_rate",
@@ -372,6 +370,8 @@ pub fn asking_recipe(label: &LabelConfig) -> Result<Value> {
 /// What of a judge its verdicts depend on: not how fast, how patiently or at what price it is asked.
 pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
     let speed_and_money = [
+        "batch",
+        "batch_poll_seconds",
         "max_concurrency",
         "max_retries",
         "max_resends",
@@ -415,7 +415,12 @@ mod tests {
     #[test]
     fn a_recipe_of_judges_leaves_out_speed_and_money() {
         let judge = JudgeConfig::default();
-        let other = JudgeConfig { max_concurrency: 1, usd_per_million_input: Some(2.0), ..judge.clone() };
+        let other = JudgeConfig {
+            max_concurrency: 1,
+            batch: true,
+            usd_per_million_input: Some(2.0),
+            ..judge.clone()
+        };
         assert_eq!(judges_recipe(std::slice::from_ref(&judge)).unwrap(), judges_recipe(&[other]).unwrap());
         let warmer = JudgeConfig { temperature: 0.5, ..judge.clone() };
         assert_ne!(judges_recipe(&[judge]).unwrap(), judges_recipe(&[warmer]).unwrap());

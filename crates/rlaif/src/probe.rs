@@ -25,14 +25,7 @@ pub const CALIBRATION: &str = "calibration";
 /// If the probe cannot be read, or a judge cannot go on.
 pub fn run(context: &mut Context, judges: &[JudgeConfig]) -> Result<BTreeMap<String, Validity>> {
     let Some(path) = context.config.label.probe.clone() else { return Ok(BTreeMap::new()) };
-    // Both orders and no ties: what is measured is the judge, not how its labels are used.
-    let label = LabelConfig {
-        position_check_rate: 1.0,
-        tie_margin: 0.0,
-        keep_inconsistent: true,
-        aggregation: Aggregation::Mean,
-        ..context.config.label.clone()
-    };
+    let label = probe_label(&context.config.label);
     let judges = without_cascade(judges);
     let work = labelled(context, &path, PROBE, &judges, &label)?;
     judging::judge(context, &work)?;
@@ -66,6 +59,17 @@ pub fn run(context: &mut Context, judges: &[JudgeConfig]) -> Result<BTreeMap<Str
         validity.insert(judge.name.clone(), of_judge);
     }
     Ok(validity)
+}
+
+/// How the probe is asked: in both orders and without ties. What is measured is the judge, not how its labels are used.
+pub fn probe_label(label: &LabelConfig) -> LabelConfig {
+    LabelConfig {
+        position_check_rate: 1.0,
+        tie_margin: 0.0,
+        keep_inconsistent: true,
+        aggregation: Aggregation::Mean,
+        ..label.clone()
+    }
 }
 
 /// The judges, each asked about every pair: a judge is measured on all of them, not on those that another found hard.

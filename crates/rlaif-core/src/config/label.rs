@@ -57,22 +57,6 @@ impl JudgeKind {
     }
 }
 
-/// How a judge's answers are held to the form that its template asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StructuredOutput {
-    /// As the endpoint can: it is asked once with a small call for each form.
-    Auto,
-    /// Not at all.
-    Off,
-    /// One of a few words (vLLM).
-    Choice,
-    /// A JSON schema.
-    JsonSchema,
-    /// The arguments of a tool (Anthropic).
-    Tool,
-}
-
 /// What becomes of a pair with a response above `label.max_response_chars`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,9 +176,6 @@ pub struct LabelConfig {
     pub judges: Vec<JudgeConfig>,
     /// Stop before the judges of this run have cost more than this many dollars. Default none.
     pub max_usd: Option<f64>,
-    /// Folders of other runs whose replies are taken, at no cost, where a request is the same to the byte. Relative to the config
-    /// file. Default none.
-    pub reuse_replies: Vec<std::path::PathBuf>,
     /// Labelled pairs (`prompt`, `better`, `worse`) on which each judge's validity is shown before its labels are used.
     /// Relative to the config file. Default none.
     pub probe: Option<std::path::PathBuf>,
@@ -226,7 +207,6 @@ impl Default for LabelConfig {
             vote_smoothing: 0.5,
             judges: vec![JudgeConfig::tone()],
             max_usd: None,
-            reuse_replies: Vec::new(),
             probe: None,
         }
     }
@@ -275,6 +255,11 @@ pub struct JudgeConfig {
     pub api_key_env: Option<String>,
     /// azure: the `api-version` of every request. Default `2024-10-21`.
     pub api_version: Option<String>,
+    /// openai, anthropic: ask in batches, at half the price and answered within a day, instead of call by call. What is out when the run is
+    /// stopped stays with the provider, and the same command fetches it. Default false.
+    pub batch: bool,
+    /// openai, anthropic: longest wait in seconds between two looks at open batches. Default 300.
+    pub batch_poll_seconds: f64,
     /// remote: requests in flight. Default 8.
     pub max_concurrency: usize,
     /// remote: retries of one request after failures that are worth one. Default 5.
@@ -297,12 +282,8 @@ pub struct JudgeConfig {
     /// openai, azure: ask for the probabilities of a verdict in words too, so that its label is soft. Templates that end in one
     /// token always do. Some endpoints refuse it. Default false.
     pub logprobs: bool,
-    /// remote: no soft label where less than this probability fell on the names of the two responses, or on the ratings. Default 0.5.
+    /// remote: no soft label where less than this probability fell on the names of the two responses. Default 0.5.
     pub min_mass: f64,
-    /// remote: `auto`, `off`, `choice`, `json_schema` or `tool`: how answers are held to the form that a template asks for with
-    /// `answer = "json"` or `answer = "token"`. `auto` asks the endpoint once for each form that could be of use, with a small call,
-    /// remembers what it found, and takes the best form; a form by its name is used without asking. Default `auto`.
-    pub structured_output: StructuredOutput,
     /// openai, azure: `minimal`, `low`, `medium` or `high` for reasoning models, passed on as it is. Default none.
     pub reasoning_effort: Option<String>,
     /// anthropic: mark the system prompt to be kept in the provider's cache, which it does from about a thousand tokens on.
@@ -339,6 +320,8 @@ impl Default for JudgeConfig {
             base_url: None,
             api_key_env: None,
             api_version: None,
+            batch: false,
+            batch_poll_seconds: 300.0,
             max_concurrency: 8,
             max_retries: 5,
             max_resends: 2,
@@ -350,7 +333,6 @@ impl Default for JudgeConfig {
             sampling_temperature: Some(0.0),
             logprobs: false,
             min_mass: 0.5,
-            structured_output: StructuredOutput::Auto,
             reasoning_effort: None,
             prompt_cache: true,
             extra: Map::new(),

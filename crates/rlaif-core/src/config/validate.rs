@@ -2,7 +2,7 @@
 
 use super::{
     Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol,
-    Stage, StructuredOutput,
+    Stage,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -489,6 +489,8 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
             for (name, given) in [
                 ("base_url", judge.base_url.is_some()),
                 ("api_key_env", judge.api_key_env.is_some()),
+                ("batch", judge.batch),
+                ("batch_poll_seconds", judge.batch_poll_seconds != default.batch_poll_seconds),
                 ("max_concurrency", judge.max_concurrency != default.max_concurrency),
                 ("max_retries", judge.max_retries != default.max_retries),
                 ("max_resends", judge.max_resends != default.max_resends),
@@ -504,7 +506,6 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
                 ("reasoning_effort", judge.reasoning_effort.is_some()),
                 ("logprobs", judge.logprobs),
                 ("min_mass", judge.min_mass != default.min_mass),
-                ("structured_output", judge.structured_output != default.structured_output),
                 ("prompt_cache", judge.prompt_cache != default.prompt_cache),
                 ("extra", !judge.extra.is_empty()),
                 ("usd_per_million_input", judge.usd_per_million_input.is_some()),
@@ -576,23 +577,14 @@ fn check_fields(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeC
     if anthropic && judge.logprobs {
         check.add(&key("logprobs"), "is not known to `anthropic` judges, which tell no probabilities".into());
     }
-    if judge.logprobs && judge.sampling_temperature.is_none() {
-        let message =
-            "is for judges with a `sampling_temperature`: reasoning models give no log-probabilities";
-        check.add(&key("logprobs"), message.into());
-    }
-    match judge.structured_output {
-        StructuredOutput::Choice if judge.kind != JudgeKind::Openai => {
-            check.add(&key("structured_output"), "can be \"choice\" for `openai` judges only".into());
-        }
-        StructuredOutput::Tool if !anthropic => {
-            check.add(&key("structured_output"), "can be \"tool\" for `anthropic` judges only".into());
-        }
-        _ => {}
-    }
     if judge.prompt_cache != default.prompt_cache && !anthropic {
         check.add(&key("prompt_cache"), "is for `anthropic` judges only; others cache by themselves".into());
     }
+    if judge.batch && judge.kind == JudgeKind::Azure {
+        let message = "cannot be true for an `azure` judge: this program knows the batches of `openai` and `anthropic` judges only";
+        check.add(&key("batch"), message.into());
+    }
+    check.above(&key("batch_poll_seconds"), judge.batch_poll_seconds, 0.0);
     if judge.api_version.is_some() && judge.kind != JudgeKind::Azure {
         check.add(&key("api_version"), "is for `azure` judges only".into());
     }

@@ -272,7 +272,7 @@ fn transient<T, E>(outcome: Result<T, CallError>) -> Result<Option<T>, BatchStop
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind.is_transient() => {
-            tracing::debug!(error = %error, "batches are looked at again later");
+            tracing::warn!(error = %error, "batches are looked at again later");
             Ok(None)
         }
         Err(error) => Err(BatchStop::Call(error)),

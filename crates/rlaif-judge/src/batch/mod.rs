@@ -31,6 +31,13 @@ pub struct BatchItem {
     pub body: String,
 }
 
+impl BatchItem {
+    /// A bound on the bytes that it takes in a batch.
+    pub fn size(&self) -> usize {
+        self.custom_id.len() + self.body.len() + 96
+    }
+}
+
 /// The most that one batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -123,11 +130,6 @@ impl BatchClient {
             Dialect::OpenAi => BatchLimits { requests: 50_000, bytes: 64 << 20 },
             Dialect::Anthropic => BatchLimits { requests: 100_000, bytes: 64 << 20 },
         }
-    }
-
-    /// The bytes that a request takes in a batch.
-    pub fn size_of(&self, item: &BatchItem) -> usize {
-        item.custom_id.len() + item.body.len() + 96
     }
 
     /// Uploads what has to be uploaded first, and says its name.

@@ -104,15 +104,23 @@ pub fn read_line(line: &[u8]) -> Option<ItemResult> {
     let custom_id = line["custom_id"].as_str()?.to_owned();
     let response = &line["response"];
     let status = response["status_code"].as_u64();
-    let said = |value: &Value| {
-        value["message"].as_str().or_else(|| value["code"].as_str()).unwrap_or("no explanation").to_owned()
+    // `vllm run-batch` leaves the body out and says beside it what is wrong, as an error or as a text.
+    let words = |value: &Value| {
+        let word = value.as_str().or_else(|| value["message"].as_str()).or_else(|| value["code"].as_str());
+        word.map(str::to_owned)
+    };
+    let said = || {
+        let body = &response["body"];
+        let found =
+            words(&body["error"]).or_else(|| words(&body["message"])).or_else(|| words(&line["error"]));
+        found.unwrap_or_else(|| "no explanation".into())
     };
     let outcome = match status {
-        Some(200) => ItemOutcome::Replied(mark_batch(response["body"].clone())),
-        // `vllm run-batch` leaves the status at 200 and says what is wrong beside it.
-        Some(408 | 409 | 429 | 500..) => ItemOutcome::NotDone(said(&response["body"]["error"])),
-        Some(_) => ItemOutcome::Refused(said(&response["body"]["error"])),
-        None => ItemOutcome::NotDone(said(&line["error"])),
+        Some(200) if response["body"].is_object() => {
+            ItemOutcome::Replied(mark_batch(response["body"].clone()))
+        }
+        None | Some(200 | 408 | 409 | 429 | 500..) => ItemOutcome::NotDone(said()),
+        Some(_) => ItemOutcome::Refused(said()),
     };
     Some(ItemResult { custom_id, outcome })
 }
@@ -143,4 +151,35 @@ pub(super) fn odd(endpoint: &Endpoint, what: &str, body: &[u8]) -> CallError {
     let message =
         format!("`{}` answered {what} in a form that this program does not know: {said}", endpoint.path(""));
     CallError::new(CallErrorKind::BadRequest, CallFate::MaybeBilled, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_openai_and_of_vllm() {
+        let outcome = |response: Value, error: Value| {
+            let line =
+                json!({"id": "x", "custom_id": "a-1", "response": response, "error": error}).to_string();
+            read_line(line.as_bytes()).expect("a line").outcome
+        };
+        let reply = outcome(json!({"status_code": 200, "body": {"choices": []}}), Value::Null);
+        assert!(matches!(reply, ItemOutcome::Replied(body) if body.starts_with(b"{\"choices\"")));
+        let not_done = |text: &str| ItemOutcome::NotDone(text.into());
+        let refused = |text: &str| ItemOutcome::Refused(text.into());
+        for (response, error, wanted) in [
+            (Value::Null, json!({"code": "batch_expired", "message": "too late"}), not_done("too late")),
+            (json!({"status_code": 200, "body": null}), json!({"message": "it died"}), not_done("it died")),
+            (json!({"status_code": 500}), json!("no memory"), not_done("no memory")),
+            (json!({"status_code": 400}), json!("too long"), refused("too long")),
+            (json!({"status_code": 400, "body": {"error": {"message": "odd"}}}), Value::Null, refused("odd")),
+            (json!({"status_code": 404}), Value::Null, refused("no explanation")),
+        ] {
+            assert_eq!(outcome(response, error), wanted);
+        }
+        for none in ["", "{", "[]", "{\"custom_id\": 3}", "null"] {
+            assert_eq!(read_line(none.as_bytes()), None, "{none}");
+        }
+    }
 }

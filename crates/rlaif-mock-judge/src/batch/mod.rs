@@ -163,7 +163,9 @@ pub(crate) fn work(
         .iter()
         .map(|item| {
             let request = blake3::hash(item.body.get().as_bytes());
-            let mut turn = rlaif_core::seed::stream(seed, "mock/turn", index(&request));
+            // In another batch its turn may come.
+            let place = blake3::hash(format!("{batch}\n{request}").as_bytes());
+            let mut turn = rlaif_core::seed::stream(seed, "mock/turn", index(&place));
             let came = all || turn.random_bool(0.5);
             (item.custom_id.clone(), one(core, provider, batch, item, &request, came))
         })
@@ -204,10 +206,7 @@ fn one(
         return Done::Left;
     }
     let read = serde_json::from_str::<Value>(item.body.get()).map_err(|error| error.to_string());
-    let ask = read.and_then(|body| {
-        let ask = Ask::read(provider, &body, None).and_then(|ask| ask.to_server(&core.options));
-        ask.map_err(|bad| bad.message)
-    });
+    let ask = read.and_then(|body| Ask::read(provider, &body, None).map_err(|bad| bad.message));
     let (entry, reply) = match ask {
         Err(message) => {
             let entry = Entry::new(endpoint, request, core.chaos.came(request), Mode::BadRequest);

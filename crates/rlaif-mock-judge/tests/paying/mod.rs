@@ -158,6 +158,11 @@ impl<F: Fn(Tally)> Journal for Safe<'_, F> {
 
 /// Makes a ledger with `n` pairs to judge, in one order each.
 pub async fn plan(db: &Path, n: usize) -> Result<()> {
+    plan_as(db, n, ChatRequest::canonical_body).await
+}
+
+/// The same in another dialect.
+pub async fn plan_as(db: &Path, n: usize, body: impl Fn(&ChatRequest) -> String) -> Result<()> {
     let store = Store::open_with(db, Durability::Process).await?;
     let a_prompt = RESPONSES * (RESPONSES - 1) / 2;
     let mut left = n;
@@ -194,14 +199,20 @@ pub async fn plan(db: &Path, n: usize) -> Result<()> {
             &responses[id.rsplit('/').next().and_then(|i| i.parse::<usize>().ok()).unwrap_or(0)].text
         };
         let requests: Vec<PlannedRequest> =
-            pairs.iter().map(|pair| request(number, pair, text(&pair.a), text(&pair.b))).collect();
+            pairs.iter().map(|pair| request(number, pair, text(&pair.a), text(&pair.b), &body)).collect();
         store.plan_requests(&requests).await?;
     }
     store.put_planned(JUDGE, TRAIN_PAIRS, "all").await?;
     store.close().await
 }
 
-fn request(number: usize, pair: &Pair, first: &str, second: &str) -> PlannedRequest {
+fn request(
+    number: usize,
+    pair: &Pair,
+    first: &str,
+    second: &str,
+    body: impl Fn(&ChatRequest) -> String,
+) -> PlannedRequest {
     let shown = format!(
         "<request_0a1b2c3d>\nQuestion {number}?\n</request_0a1b2c3d>\n<response_1_0a1b2c3d>\n{first}\n</response_1_0a1b2c3d>\n\
          <response_2_0a1b2c3d>\n{second}\n</response_2_0a1b2c3d>"
@@ -215,7 +226,7 @@ fn request(number: usize, pair: &Pair, first: &str, second: &str) -> PlannedRequ
         temperature: Some(0.0),
         ..ChatRequest::default()
     };
-    let body = request.canonical_body();
+    let body = body(&request);
     PlannedRequest {
         presentation: Presentation {
             pair_id: pair.id.clone(),
@@ -320,7 +331,8 @@ pub async fn check(db: &Path, judge: &MockJudge, safe: Option<&Path>) -> Finding
 /// As [`check`], with the mock's ledger.
 pub async fn check_entries(db: &Path, entries: &[Entry], safe: Option<&Path>) -> Findings {
     let mut by_body: HashMap<&str, Vec<&Entry>> = HashMap::new();
-    for entry in entries {
+    let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.endpoint != "download").collect();
+    for entry in &entries {
         by_body.entry(&entry.request).or_default().push(entry);
     }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(db).read_only(true);

@@ -66,7 +66,10 @@ pub(super) fn for_each_object(
 
 /// Reads a line without its end into `raw`, at most [`MAX_LINE_BYTES`] of it, and returns its whole length; `None` at the
 /// end of the file.
-fn next_line(reader: &mut impl BufRead, raw: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn next_line(reader: &mut impl BufRead, raw: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
     raw.clear();
     let mut length = 0;
     let mut any = false;

@@ -8,7 +8,7 @@ mod preferences;
 mod prompts;
 mod write;
 
-pub use lines::{BadRow, MAX_LINE_BYTES};
+pub use lines::{BadRow, MAX_LINE_BYTES, next_line};
 pub use preferences::{
     ProbePair, preference_line, preference_lines, read_preferences, read_preferences_from, read_probe,
     read_probe_from, write_preferences,

@@ -247,7 +247,7 @@ impl Store {
     }
 
     /// What all stages, and one of them alone, count against their budgets: what is settled, and the worst case of what was possibly
-    /// billed.
+    /// billed or is in a batch.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -302,7 +302,7 @@ impl Store {
         Ok(())
     }
 
-    async fn insert_reply(
+    pub(super) async fn insert_reply(
         &self,
         tx: &mut SqliteConnection,
         request: i64,
@@ -336,7 +336,7 @@ impl Store {
     }
 
     /// What an earlier process left: replies that had come and were not committed are stored, and calls without an end were
-    /// possibly billed, at most what was reserved for them; their requests are planned again.
+    /// possibly billed, at most what was reserved for them; their requests are planned again. What is in a batch stays there.
     pub(super) async fn recover(&self) -> Result<()> {
         const DOING: &str = "looking for calls that were in flight";
         let (frames, torn) = left_behind(&self.path)?;
@@ -399,7 +399,9 @@ impl Store {
             sqlx::query(
                 "INSERT INTO charges SELECT t.stage, q.judge, coalesce(sum(t.reserved), 0)
                  FROM requests q JOIN attempts t ON t.request = q.seq AND t.attempt = q.attempts
-                 WHERE q.state = 'sent' GROUP BY 1, 2
+                 WHERE q.state = 'sent' AND NOT EXISTS (
+                     SELECT 1 FROM batch_items i WHERE i.request = q.seq AND i.attempt = q.attempts)
+                 GROUP BY 1, 2
                  ON CONFLICT DO UPDATE SET charged = charged + excluded.charged",
             )
             .execute(&mut *tx)
@@ -408,14 +410,17 @@ impl Store {
             sqlx::query(
                 "UPDATE attempts SET class = 'maybe_billed', kind = 'process_ended', charged = reserved, ended_ms = ?,
                                      message = 'the process ended before a reply came'
-                 FROM requests q WHERE q.state = 'sent' AND attempts.request = q.seq AND attempts.attempt = q.attempts",
+                 FROM requests q WHERE q.state = 'sent' AND attempts.request = q.seq AND attempts.attempt = q.attempts
+                   AND NOT EXISTS (SELECT 1 FROM batch_items i WHERE i.request = q.seq AND i.attempt = q.attempts)",
             )
             .bind(now)
             .execute(&mut *tx)
             .await
             .map_err(|e| self.fail(DOING, e))?;
             sqlx::query(
-                "UPDATE requests SET lost_sends = lost_sends + 1, resends = resends + 1, state = 'planned' WHERE state = 'sent'",
+                "UPDATE requests SET lost_sends = lost_sends + 1, resends = resends + 1, state = 'planned'
+                 WHERE state = 'sent' AND NOT EXISTS (
+                     SELECT 1 FROM batch_items i WHERE i.request = requests.seq AND i.attempt = requests.attempts)",
             )
             .execute(&mut *tx)
             .await
@@ -515,7 +520,7 @@ impl Store {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -6,7 +6,7 @@ use rlaif_core::MicroUsd;
 use rlaif_core::money::Usage;
 use rlaif_core::records::{Choice, NoVerdict, Order, Verdict};
 
-fn claimed(request: i64, attempt: u32, reserved: i64) -> CallEvent<'static> {
+pub(super) fn claimed(request: i64, attempt: u32, reserved: i64) -> CallEvent<'static> {
     CallEvent::Claimed { request, attempt, reserved: Some(MicroUsd(reserved)) }
 }
 
@@ -15,7 +15,13 @@ fn replied(request: i64, attempt: u32, raw: &[u8], cost: i64, spooled: Option<Sp
     CallEvent::Replied { request, attempt, http_status: 200, raw, usage: None, cost, charged: cost, spooled }
 }
 
-fn failed(request: i64, attempt: u32, class: &'static str, charged: i64, next: Next) -> CallEvent<'static> {
+pub(super) fn failed(
+    request: i64,
+    attempt: u32,
+    class: &'static str,
+    charged: i64,
+    next: Next,
+) -> CallEvent<'static> {
     let (kind, message, http_status) = ("timeout", "no answer", None);
     CallEvent::Failed {
         request,
@@ -30,7 +36,7 @@ fn failed(request: i64, attempt: u32, class: &'static str, charged: i64, next: N
 }
 
 /// `n` planned requests, numbered from 1.
-async fn with_requests(folder: &Folder, n: u32) -> Store {
+pub(super) async fn with_requests(folder: &Folder, n: u32) -> Store {
     let store = folder.open().await;
     fill(&store).await;
     let plans: Vec<_> = (1..=n).map(|vote| vote_of("p1/0-1", Order::Ab, vote, &format!("k{vote}"))).collect();
@@ -38,7 +44,7 @@ async fn with_requests(folder: &Folder, n: u32) -> Store {
     store
 }
 
-async fn charged(store: &Store) -> (i64, i64) {
+pub(super) async fn charged(store: &Store) -> (i64, i64) {
     let (all, label) = store.charged("label").await.unwrap();
     // The kept total is what adding up would give.
     let mut connection = store.lock().await;

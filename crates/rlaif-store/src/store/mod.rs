@@ -1,11 +1,12 @@
 //! One run's ledger: one SQLite file, one connection that writes.
 //!
 //! The tables are in `migrations/`, the first of which is worth reading first. Methods are grouped by what they store:
-//! prompts, responses, pairs, requests (what is asked of paid judges), labels (what they said).
+//! prompts, responses, pairs, requests (what is asked of paid judges), calls and
+//! batches (how it is sent), labels (what they said).
 
 mod asked;
+mod batches;
 mod calls;
-mod capabilities;
 mod clear;
 mod labels;
 mod pairs;
@@ -13,13 +14,12 @@ mod prompts;
 mod replies;
 mod requests;
 mod responses;
-mod reuse;
 mod spend;
 mod spool;
 
 pub use asked::Asked;
+pub use batches::{Batch, BatchClaim, BatchOutcome, BatchResult, EndOfBatch, Harvest, NewBatch};
 pub use calls::{CallEvent, Next};
-pub use capabilities::{Capability, Lone, LoneReading, LoneRequest};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use replies::{ReadReply, Reply};
@@ -27,7 +27,6 @@ pub use requests::{
     AskAgain, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState, UselessReply,
 };
 pub use responses::{BASELINE, DPO, PPO};
-pub use reuse::GoodReply;
 pub use spend::{LostRequest, RequestCount, Spend};
 pub use spool::Spooled;
 
@@ -45,8 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_ledger.sql"),
     include_str!("../../migrations/0002_templates.sql"),
     include_str!("../../migrations/0003_leases.sql"),
-    include_str!("../../migrations/0005_capabilities.sql"),
-    include_str!("../../migrations/0006_origins.sql"),
+    include_str!("../../migrations/0004_batches.sql"),
 ];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".
@@ -330,6 +328,8 @@ fn from_word<T: DeserializeOwned>(table: &'static str, word: String) -> Result<T
         .map_err(|e| StoreError::Unreadable { table, what: e.to_string() })
 }
 
+#[cfg(test)]
+mod batches_tests;
 #[cfg(test)]
 mod calls_tests;
 #[cfg(test)]

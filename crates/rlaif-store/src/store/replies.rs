@@ -84,6 +84,42 @@ impl Store {
         rows.into_iter().map(Reply::try_from).collect()
     }
 
+    /// The replies to one step of a judge's template on the pairs of a set, read or not: what the next step builds on. In the
+    /// order of planning, after the place `after`; the place of each comes with it.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn step_replies(
+        &self,
+        judge: &str,
+        template: &str,
+        set: &str,
+        step: u32,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Reply)>> {
+        let mut connection = self.lock().await;
+        let rows: Vec<StepRow> = sqlx::query_as(
+            "SELECT q.seq, y.id, q.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final,
+                    q.max_tokens, y.http_status, y.raw
+             FROM presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
+                  JOIN replies y ON y.request = q.seq
+             WHERE s.judge = ? AND s.template = ? AND s.step = ? AND r.pair_set = ? AND q.seq > ?
+               AND y.id = (SELECT min(id) FROM replies WHERE request = y.request)
+             ORDER BY q.seq LIMIT ?",
+        )
+        .bind(judge)
+        .bind(template)
+        .bind(step)
+        .bind(set)
+        .bind(after)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.fail("reading replies", e))?;
+        rows.into_iter().map(|row| Ok((row.seq, row.reply.try_into()?))).collect()
+    }
+
     /// Stores what a reply says of a presentation, and what it cost.
     ///
     /// # Errors
@@ -109,9 +145,19 @@ impl Store {
         transaction!(self, DOING, |tx| {
             for reading in readings {
                 let shown = &reading.reply.presentation;
-                let reply = reading.reply.reply_id;
-                self.put_usage_in(&mut tx, reply, reading.usage, reading.cost).await?;
-                self.classify_in(&mut tx, reply, reading.fault, reading.model).await?;
+                let class = reading.fault.map_or("billed_good", |_| "billed_bad");
+                self.put_usage_in(&mut tx, reading.reply.reply_id, reading.usage, reading.cost).await?;
+                sqlx::query(
+                    "UPDATE attempts SET class = ?, kind = ?, model = ?
+                     FROM replies y WHERE y.id = ? AND attempts.request = y.request AND attempts.attempt = y.attempt",
+                )
+                .bind(class)
+                .bind(reading.fault)
+                .bind(reading.model)
+                .bind(reading.reply.reply_id)
+                .execute(&mut *tx)
+                .await
+                .map_err(|e| self.fail(DOING, e))?;
                 let Some(verdict) = reading.verdict else { continue };
                 sqlx::query(
                     "INSERT INTO verdicts (pair_id, judge, template, shown, vote, parser, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -147,31 +193,9 @@ impl Store {
         Ok(())
     }
 
-    /// What became of the attempt that a reply answered, and who answered it.
-    pub(super) async fn classify_in(
-        &self,
-        tx: &mut SqliteConnection,
-        reply_id: i64,
-        fault: Option<&str>,
-        model: Option<&str>,
-    ) -> Result<()> {
-        sqlx::query(
-            "UPDATE attempts SET class = ?, kind = ?, model = ?
-             FROM replies y WHERE y.id = ? AND attempts.request = y.request AND attempts.attempt = y.attempt",
-        )
-        .bind(fault.map_or("billed_good", |_| "billed_bad"))
-        .bind(fault)
-        .bind(model)
-        .bind(reply_id)
-        .execute(&mut *tx)
-        .await
-        .map_err(|e| self.fail("storing what became of a call", e))?;
-        Ok(())
-    }
-
-    /// Usage and cost of a reply, whose request is then read; one that another run has bought costs nothing. Where the cost is another
-    /// than what the budget counted until now (the worst case, if nobody had read the reply yet), the budget follows.
-    pub(super) async fn put_usage_in(
+    /// Usage and cost of a reply, whose request is then read. Where the cost is another than what the budget counted until now (the
+    /// worst case, if nobody had read the reply yet), the budget follows.
+    async fn put_usage_in(
         &self,
         tx: &mut SqliteConnection,
         reply_id: i64,
@@ -182,8 +206,7 @@ impl Store {
         let [prompt, cached, written, written_1h, completion, reasoning] = token_counts(usage);
         sqlx::query(
             "UPDATE replies SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, cache_write_1h_tokens = ?,
-                                completion_tokens = ?, reasoning_tokens = ?, tier = ?,
-                                cost_micro_usd = iif(origin IS NULL, ?, 0) WHERE id = ?",
+                                completion_tokens = ?, reasoning_tokens = ?, tier = ?, cost_micro_usd = ? WHERE id = ?",
         )
         .bind(prompt)
         .bind(cached)
@@ -208,7 +231,7 @@ impl Store {
         let counted: Option<(String, String, i64)> = sqlx::query_as(
             "SELECT t.stage, q.judge, coalesce(t.charged, 0) FROM replies y JOIN requests q ON q.seq = y.request
                     JOIN attempts t ON t.request = y.request AND t.attempt = y.attempt
-             WHERE y.id = ? AND y.origin IS NULL AND t.charged IS NOT ?",
+             WHERE y.id = ? AND t.charged IS NOT ?",
         )
         .bind(reply_id)
         .bind(cost)
@@ -263,6 +286,13 @@ pub(super) struct ReplyRow {
     max_tokens: u32,
     http_status: u16,
     raw: Vec<u8>,
+}
+
+#[derive(FromRow)]
+struct StepRow {
+    seq: i64,
+    #[sqlx(flatten)]
+    reply: ReplyRow,
 }
 
 impl TryFrom<ReplyRow> for Reply {

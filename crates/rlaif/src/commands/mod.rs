@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod audit;
+pub mod batch;
 pub mod config;
 pub mod export;
 pub mod logprobs;

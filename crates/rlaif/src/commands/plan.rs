@@ -61,9 +61,10 @@ fn line(judge: &Estimate) -> String {
         _ => "price unknown".into(),
     };
     let time = duration_text(Duration::from_secs_f64(60.0 * minutes));
+    let time = if judge.batch { format!("at most {time} in batches") } else { format!("about {time}") };
     let bought =
         if *answered > 0 { format!(", {answered} of its answers are in the ledger") } else { String::new() };
-    format!("`{name}` by `{template}`: {calls} calls, {tokens}, {cost}, about {time}{bought}")
+    format!("`{name}` by `{template}`: {calls} calls, {tokens}, {cost}, {time}{bought}")
 }
 
 /// `950`, `12k`, `3.4M`.

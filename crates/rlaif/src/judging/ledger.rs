@@ -68,8 +68,7 @@ impl TaskSource for Planned<'_> {
     }
 }
 
-/// A request as the engine takes it.
-pub fn task(request: Request) -> Task {
+fn task(request: Request) -> Task {
     Task {
         id: request.seq,
         body: request.body,

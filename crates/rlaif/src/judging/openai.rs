@@ -1,8 +1,7 @@
 //! Judges behind an endpoint of any provider: plan, send, store the raw reply, and only then read it.
 
 use super::asking::{self, Asking};
-use super::reuse::OtherRuns;
-use super::{Assignment, forms, sending, templates};
+use super::{Assignment, batch_sending, sending, templates};
 use crate::context::Context;
 use crate::error::UserError;
 use crate::progress::say;
@@ -19,18 +18,67 @@ const FIRST_ROUND: usize = 200;
 const MOST_OF_A_ROUND: usize = 2000;
 
 /// Buys the verdicts that the ledger does not have yet: all first steps, then all second ones, and so on. Where there are tripwires it
-/// does so in rounds, and stops after the first that shows that the judge is fooled.
+/// does so in rounds, and stops after the first that shows that the judge is fooled; what goes in batches goes in one round.
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
+    let model = client(judge)?;
     let askers = templates::of_asked(context, judge)?;
-    let price = price(&context.config, judge);
-    let model = forms::client(context, work, judge, client(judge)?, &askers, price)?;
-    let asking = Asking { context, judge, askers: &askers, price };
-    let others = OtherRuns::open(context)?;
-    let works: Vec<&Assignment> =
-        std::iter::once(work).chain(work.tripwires.map(|wires| wires.work())).collect();
-    let planned = sending::plan_once(context, work, judge, model.capabilities(), || {
-        asking.plan_first(&model, &work.traffic())
-    })?;
+    let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
+    let works = with_tripwires(work);
+    prepare(&asking, work, &works, &model)?;
+    let in_files = context.wait(context.store.in_files(&judge.name, &sending::sets(work)))?;
+    if in_files > 0 {
+        return Err(UserError::new(format!(
+            "judge `{}`: {in_files} of its requests are out in a file, and their results are not in yet",
+            judge.name
+        ))
+        .hint("Store them with `rlaif batch import CONFIG FILE`, or ask again with `rlaif batch release CONFIG`")
+        .into());
+    }
+    for step in 0..asking::steps(&askers) {
+        if step > 0 {
+            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
+        }
+        let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
+        loop {
+            let sent = send(&asking, work, &model, round);
+            // Whatever stopped the sending, what arrived is read.
+            read(&asking, work, &works)?;
+            if !sent? && sending::ask_again(context, work, judge)? == 0 {
+                break;
+            }
+            round = round.saturating_mul(2).min(MOST_OF_A_ROUND.max(20 * judge.max_concurrency));
+        }
+    }
+    Ok(())
+}
+
+/// Plans all that a judge can be asked now, without asking it: what goes out as a file.
+///
+/// # Errors
+/// If it cannot be planned, or a tripwire has shown that the judge is fooled.
+pub fn plan_only(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
+    // What is asked does not hang on the key, which whoever plans need not have.
+    let model = Provider::from_config(judge, |_| Some("none".into()))
+        .map_err(|error| UserError::new(format!("judge `{}`: {error}", judge.name)))?;
+    let askers = templates::of_asked(context, judge)?;
+    let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
+    let works = with_tripwires(work);
+    prepare(&asking, work, &works, &model)?;
+    sending::ask_again(context, work, judge)?;
+    for step in 1..asking::steps(&askers) {
+        works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
+    }
+    Ok(())
+}
+
+fn with_tripwires<'a>(work: &'a Assignment<'a>) -> Vec<&'a Assignment<'a>> {
+    std::iter::once(work).chain(work.tripwires.map(|wires| wires.work())).collect()
+}
+
+/// Plans what was not planned before, and reads what has come since.
+fn prepare(asking: &Asking, work: &Assignment, works: &[&Assignment], model: &Provider) -> Result<()> {
+    let (context, judge) = (asking.context, asking.judge);
+    let planned = sending::plan_once(context, work, judge, || asking.plan_first(model, &work.traffic()))?;
     if let Some(summary) = planned
         && summary.answered > 0
         && summary.new > 0
@@ -40,33 +88,30 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
         say(&format!("{}: {answered} of {all} answers of `{}` are in the ledger", work.stage, judge.name));
     }
     context.wait(context.store.retry_failed(&judge.name, judge.max_resends > 0))?;
-    let read = || -> Result<()> {
-        for work in &works {
-            asking.read(work)?;
-            for asker in askers.iter().filter(|asker| asker.protocol() == TemplateProtocol::Rating) {
-                asking.ratings(work, asker)?.store(context, work, judge, asker.name())?;
-            }
-        }
-        work.tripwires.map_or(Ok(()), |wires| wires.check(context, &judge.name))
-    };
-    read()?;
-    for step in 0..asking::steps(&askers) {
-        if step > 0 {
-            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
-        }
-        others.take(context, work, judge)?;
-        let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
-        loop {
-            let sent = sending::send(context, work, judge, &model, asking.price, round);
-            // Whatever stopped the sending, what arrived is read.
-            read()?;
-            if !sent? && sending::ask_again(context, work, judge)? == 0 {
-                break;
-            }
-            round = round.saturating_mul(2).min(MOST_OF_A_ROUND.max(20 * judge.max_concurrency));
+    read(asking, work, works)
+}
+
+/// Reads every reply that was not read, and stops where a tripwire shows that the judge is fooled.
+fn read(asking: &Asking, work: &Assignment, works: &[&Assignment]) -> Result<()> {
+    let (context, judge) = (asking.context, asking.judge);
+    for work in works {
+        asking.read(work)?;
+        for asker in asking.askers.iter().filter(|asker| asker.protocol() == TemplateProtocol::Rating) {
+            asking.ratings(work, asker)?.store(context, work, judge, asker.name())?;
         }
     }
-    Ok(())
+    work.tripwires.map_or(Ok(()), |wires| wires.check(context, &judge.name))
+}
+
+/// Sends what is planned, and says whether there may be more. Batches that are out are waited for first, also by a judge that asks for
+/// none any more: what is in them is bought already.
+fn send(asking: &Asking, work: &Assignment, model: &Provider, round: usize) -> Result<bool> {
+    let Asking { context, judge, price, .. } = *asking;
+    batch_sending::send(context, work, judge, model, price)?;
+    match judge.batch {
+        true => Ok(false),
+        false => sending::send(context, work, judge, model, price, round),
+    }
 }
 
 /// What the judge charges; `None` where neither the config nor the table that ships says so.

@@ -1,5 +1,6 @@
 //! Sending what is planned: limits, budgets, retries, and asking again for what was no use.
 
+use super::batches::Cap;
 use super::ledger::{Ledger, Planned, Tally};
 use super::{Assignment, templates};
 use crate::context::Context;
@@ -14,12 +15,12 @@ use rlaif_judge::budget::Limit;
 use rlaif_judge::engine::{EngineOptions, Stop, Summary, judge_all};
 use rlaif_judge::reply::again_body;
 use rlaif_judge::retry::RetryPolicy;
-use rlaif_judge::{Budget, Capabilities, ChatModel, LimitOptions};
+use rlaif_judge::{Budget, ChatModel, LimitOptions};
 use rlaif_store::StoreError;
 use rlaif_store::store::AskAgain;
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch::{Receiver, Sender};
+use tokio::sync::watch::Sender;
 
 /// Useless replies that are looked at in one transaction.
 const REPLIES_A_PAGE: usize = 256;
@@ -61,11 +62,22 @@ pub fn send<M: ChatModel>(
         progress.borrow_mut().set(done + tally.ended, total, &note(&tally));
     });
     let mut planned = Planned::new(&context.store, &judge.name, &sets, round);
-    let options =
-        EngineOptions { park_after: PARK_AFTER, ..options(context, judge, price, &budget, stopped) };
+    let options = EngineOptions {
+        concurrency: judge.max_concurrency,
+        retry: RetryPolicy { max_resends: judge.max_resends, ..RetryPolicy::new(judge.max_retries) },
+        limits: LimitOptions {
+            requests_per_minute: judge.requests_per_minute,
+            tokens_per_minute: judge.tokens_per_minute,
+        },
+        park_after: PARK_AFTER,
+        price,
+        strict_model: judge.strict_model.then(|| judge.model.clone()),
+        drain: Duration::try_from_secs_f64(context.config.run.drain_seconds).unwrap_or_default(),
+        seed: context.config.run.seed,
+        ..EngineOptions::new(&budget, stopped)
+    };
     let ended = until_interrupted(context, &stop, judge_all(model, &mut planned, options, &ledger));
     let given_up = ledger.tally().given_up;
-    drop(ledger);
     progress.into_inner().finish();
     if given_up > 0 {
         say(&format!(
@@ -94,43 +106,12 @@ pub fn until_interrupted<T>(context: &Context, stop: &Sender<bool>, work: impl F
     })
 }
 
-/// How the engine asks a judge: what its config says, and nothing parked.
-pub fn options<'a>(
-    context: &Context,
-    judge: &JudgeConfig,
-    price: Option<Price>,
-    budget: &'a Budget,
-    stopped: Receiver<bool>,
-) -> EngineOptions<'a> {
-    EngineOptions {
-        concurrency: judge.max_concurrency,
-        retry: RetryPolicy { max_resends: judge.max_resends, ..RetryPolicy::new(judge.max_retries) },
-        limits: LimitOptions {
-            requests_per_minute: judge.requests_per_minute,
-            tokens_per_minute: judge.tokens_per_minute,
-        },
-        price,
-        strict_model: judge.strict_model.then(|| judge.model.clone()),
-        drain: Duration::try_from_secs_f64(context.config.run.drain_seconds).unwrap_or_default(),
-        seed: context.config.run.seed,
-        ..EngineOptions::new(budget, stopped)
-    }
-}
-
 /// The set that is judged, and that of the tripwires among it.
 pub fn sets<'a>(work: &Assignment<'a>) -> Vec<&'a str> {
     std::iter::once(work.set).chain(work.tripwires.map(|wires| wires.work().set)).collect()
 }
 
-/// What the user is told of how the sending ended; an error where it cannot go on.
-///
-/// # Errors
-/// If it was stopped.
-pub fn explain(
-    ended: Result<Summary, Stop<StoreError>>,
-    work: &Assignment,
-    judge: &JudgeConfig,
-) -> Result<()> {
+fn explain(ended: Result<Summary, Stop<StoreError>>, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
     let stop = match ended {
         Ok(summary) => {
             if summary.abandoned > 0 {
@@ -144,10 +125,15 @@ pub fn explain(
                 false => Ok(()),
             };
         }
-        Err(Stop::Journal(error)) => return Err(error).context("a judge's call could not be recorded"),
         Err(stop) => stop,
     };
+    Err(stopped(stop, judge))
+}
+
+/// Why a judge cannot go on, in the user's words.
+pub fn stopped(stop: Stop<StoreError>, judge: &JudgeConfig) -> anyhow::Error {
     let hint = match &stop {
+        Stop::Journal(_) => String::new(),
         Stop::Budget { key, .. } => format!("Raise `{key}` and run the same command again"),
         Stop::UnknownPrice { key, .. } => format!(
             "Give the judge its prices (`usd_per_million_input`, `usd_per_million_output`) or remove `{key}`"
@@ -157,28 +143,35 @@ pub fn explain(
         }
         _ => "Mend it and run the same command again".into(),
     };
-    Err(UserError::new(format!("judge `{}`: {stop}", judge.name))
-        .hint(format!("{hint}; every answer that arrived is kept"))
-        .into())
+    match stop {
+        Stop::Journal(error) => anyhow::Error::from(error).context("a judge's call could not be recorded"),
+        stop => UserError::new(format!("judge `{}`: {stop}", judge.name))
+            .hint(format!("{hint}; every answer that arrived is kept"))
+            .into(),
+    }
 }
 
 /// The purse of a stage: its own limit and that of the whole run, less what the ledger counts already.
-pub fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
+fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
     let (all, of_stage) = context.wait(context.store.charged(work.stage))?;
-    let stage = Stage::ALL.into_iter().find(|stage| stage.name() == work.stage);
-    let stage_max = stage.and_then(|stage| context.config.run.max_usd_per_stage.of(stage));
-    let mut limits = Vec::new();
-    if let Some(max) = context.config.label.max_usd {
-        limits.push(Limit { key: "label.max_usd", max: MicroUsd::from_dollars(max)?, spent: all });
-    }
-    if let Some(max) = stage_max {
-        limits.push(Limit {
-            key: "run.max_usd_per_stage",
-            max: MicroUsd::from_dollars(max)?,
-            spent: of_stage,
-        });
-    }
-    Ok(Budget::within(limits))
+    let limit = |cap: Cap| {
+        let spent = if cap.of_stage { of_stage } else { all };
+        Limit { key: cap.key, max: cap.max, spent }
+    };
+    Ok(Budget::within(caps(context, work.stage)?.into_iter().map(limit).collect()))
+}
+
+/// What a stage may spend: its own limit and that of the whole run.
+///
+/// # Errors
+/// If a limit is no amount of money.
+pub fn caps(context: &Context, stage: &str) -> Result<Vec<Cap>> {
+    let of_stage = Stage::ALL.into_iter().find(|known| known.name() == stage);
+    let of_stage = of_stage.and_then(|stage| context.config.run.max_usd_per_stage.of(stage));
+    let limits =
+        [("label.max_usd", context.config.label.max_usd, false), ("run.max_usd_per_stage", of_stage, true)];
+    let given = limits.into_iter().filter_map(|(key, max, of_stage)| Some((key, max?, of_stage)));
+    given.map(|(key, max, of_stage)| Ok(Cap { key, max: MicroUsd::from_dollars(max)?, of_stage })).collect()
 }
 
 fn note(tally: &Tally) -> String {
@@ -226,12 +219,7 @@ pub fn ask_again(context: &Context, work: &Assignment, judge: &JudgeConfig) -> R
 }
 
 /// The hash of all that the plan of a judge's requests depends on.
-fn fingerprint(
-    context: &Context,
-    work: &Assignment,
-    judge: &JudgeConfig,
-    capabilities: Capabilities,
-) -> Result<String> {
+fn fingerprint(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut put = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
@@ -241,7 +229,6 @@ fn fingerprint(
     put(&context.config.run.seed.to_string());
     put(&serde_json::to_string(work.label)?);
     put(&serde_json::to_string(judge)?);
-    put(&serde_json::to_string(&capabilities)?);
     for (name, fingerprint) in templates::fingerprints(context, std::slice::from_ref(judge))? {
         put(&name);
         put(&fingerprint);
@@ -265,10 +252,9 @@ pub fn plan_once<T>(
     context: &Context,
     work: &Assignment,
     judge: &JudgeConfig,
-    capabilities: Capabilities,
     plan: impl FnOnce() -> Result<T>,
 ) -> Result<Option<T>> {
-    let fingerprint = fingerprint(context, work, judge, capabilities)?;
+    let fingerprint = fingerprint(context, work, judge)?;
     let (store, sets) = (&context.store, sets(work));
     let mut known = true;
     for set in &sets {

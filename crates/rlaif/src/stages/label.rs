@@ -9,7 +9,7 @@ use crate::report::data::{Estimate, LabelNumbers};
 use crate::robustness::{self, Tripwires};
 use anyhow::Result;
 use rand::seq::SliceRandom;
-use rlaif_core::config::{JudgeConfig, PairChoice, Protocol, Stage};
+use rlaif_core::config::{JudgeConfig, LabelConfig, PairChoice, Protocol, Stage};
 use rlaif_core::pair_choice;
 use rlaif_core::records::{Fate, Pair, Response, Split};
 use rlaif_core::similarity::distance;
@@ -26,12 +26,47 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// If a judge cannot go on; what it has said so far is kept.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let config = context.config.label.clone();
+    let validity = probe::run(context, &config.judges)?;
+    with_work(context, &config, |context, work, dropped| label(context, work, &validity, dropped))
+}
+
+/// Plans what a judge of the config is to be asked by this stage, without asking it, and returns the sets of pairs that it is about:
+/// those to be labelled with the tripwires among them, and those on which judges are measured.
+///
+/// # Errors
+/// If it cannot be planned.
+pub fn plan_only(context: &mut Context, place: usize) -> Result<Vec<String>> {
+    let config = context.config.label.clone();
+    let judges = probe::without_cascade(&config.judges);
+    let calibration = config.calibration.as_ref().filter(|_| config.aggregation.is_fitted());
+    let mut sets = Vec::new();
+    for (path, set, asked) in [
+        (config.probe.as_ref(), probe::PROBE, probe::probe_label(&config)),
+        (calibration, probe::CALIBRATION, judging::calibration_label(&config)),
+    ] {
+        let Some(path) = path else { continue };
+        let work = probe::labelled(context, path, set, &judges, &asked)?;
+        judging::plan_only(context, &work, place)?;
+        sets.push(set.to_owned());
+    }
+    with_work(context, &config, |context, work, _| {
+        judging::plan_only(context, work, place)?;
+        sets.extend(judging::sending::sets(work).into_iter().map(str::to_owned));
+        Ok(())
+    })?;
+    Ok(sets)
+}
+
+/// Makes the pairs of the stage, with the tripwires among them, and hands them on with the number of near-duplicates that are no pairs.
+fn with_work<T>(
+    context: &mut Context,
+    config: &LabelConfig,
+    then: impl FnOnce(&mut Context, &Assignment, usize) -> Result<T>,
+) -> Result<T> {
     let responses = context.wait(context.store.responses(BASELINE, Some(Split::Train)))?;
     let (candidates, dropped) = candidates(context, &responses);
     context.wait(context.store.put_dropped(&dropped))?;
-    let validity = probe::run(context, &config.judges)?;
-
-    let wired = robustness::label_of(&config);
+    let wired = robustness::label_of(config);
     let mut work = Assignment {
         stage: "label",
         set: TRAIN_PAIRS,
@@ -39,7 +74,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         prompts: Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect()),
         responses: Cow::Owned(responses.into_iter().map(|r| (r.id.clone(), r)).collect()),
         judges: &config.judges,
-        label: &config,
+        label: config,
         ruled: HashMap::new(),
         tripwires: None,
     };
@@ -54,7 +89,17 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         false => Tripwires::new(context, &set, work.pairs.len() - work.ruled.len(), &paid, &wired)?,
     };
     work.tripwires = tripwires.as_ref();
-    let Judged { preferences, voters, fitted, asked } = judging::judge(context, &work)?;
+    then(context, &work, dropped.len())
+}
+
+/// Labels the pairs.
+fn label(
+    context: &mut Context,
+    work: &Assignment,
+    validity: &BTreeMap<String, Validity>,
+    dropped: usize,
+) -> Result<StageOutcome> {
+    let Judged { preferences, voters, fitted, asked } = judging::judge(context, work)?;
     let fates = count_fates(&preferences);
     for voter in &voters {
         if let Some(position) = voter.position {
@@ -70,14 +115,14 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         }
     }
     let mut wires = BTreeMap::new();
-    if let Some(tripwires) = &tripwires {
-        for judge in &paid {
+    if let Some(tripwires) = work.tripwires {
+        for judge in work.judges.iter().filter(|judge| judge.kind.is_remote()) {
             wires.insert(judge.name.clone(), tripwires.tallies(context, &judge.name)?);
         }
     }
     let cut = work.cut();
     if cut > 0 {
-        let most = config.max_response_chars;
+        let most = work.label.max_response_chars;
         say(&format!("label: pairwise judges saw {cut} pairs cut at {most} characters a response"));
     }
     for voter in &fitted {
@@ -104,7 +149,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         summary: format!(
             "{kept} preferences of {} pairs{rest}, {} near-duplicates never paired{}, {spent}",
             preferences.len(),
-            dropped.len(),
+            dropped,
             describe(&wires)
         ),
         numbers: serde_json::to_value(LabelNumbers {
@@ -129,14 +174,10 @@ pub fn cost(context: &Context, stage: Stage) -> Result<(String, Option<i64>)> {
     let other = if stage == Stage::Label { Stage::Evaluate } else { Stage::Label };
     let elsewhere = context.manifest.stage(other).and_then(|record| record.cost_micro_usd).unwrap_or(0);
     let own = MicroUsd(spend.known.0 - elsewhere);
-    let reused = match spend.reused {
-        0 => String::new(),
-        replies => format!(", {replies} replies reused from other runs"),
-    };
     if spend.calls + spend.possibly_billed == 0 {
-        return Ok((format!("no calls, no cost{reused}"), Some(0)));
+        return Ok(("no calls, no cost".into(), Some(0)));
     }
-    let mut words = format!("cost {own}{reused}");
+    let mut words = format!("cost {own}");
     if spend.unknown_calls > 0 {
         words += &format!(" and {} calls of unknown price", spend.unknown_calls);
     }
