@@ -9,12 +9,14 @@
 //! | [`prices`] | what judges charge: the config first, then a small table that ships |
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
 //! | [`pair_choice`] | which pairs are worth a judge's time |
+//! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
 //! | [`metrics`] | TRL's metric names, one row of `metrics/*.jsonl` |
 //!
 //! This crate knows no files, no network, no async runtime and no tensors.
 
+pub mod clock;
 pub mod config;
 pub mod failpoint;
 pub mod metrics;

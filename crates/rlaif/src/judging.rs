@@ -79,6 +79,28 @@ pub struct Judged {
     pub asked: BTreeMap<String, u64>,
 }
 
+impl<'a> Assignment<'a> {
+    /// Nothing to judge yet.
+    pub fn empty(
+        stage: &'static str,
+        set: &'a str,
+        judges: &'a [JudgeConfig],
+        label: &'a LabelConfig,
+    ) -> Self {
+        Self {
+            stage,
+            set,
+            pairs: Vec::new(),
+            prompts: Cow::default(),
+            responses: Cow::default(),
+            judges,
+            label,
+            ruled: HashMap::new(),
+            tripwires: None,
+        }
+    }
+}
+
 impl Assignment<'_> {
     /// The same work on some of the pairs.
     fn on(&self, pairs: Vec<Pair>) -> Assignment<'_> {

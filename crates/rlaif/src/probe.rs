@@ -99,17 +99,7 @@ pub fn labelled<'a>(
             bad.reason
         ));
     }
-    let mut work = Assignment {
-        stage: "label",
-        set,
-        pairs: Vec::new(),
-        prompts: Default::default(),
-        responses: Default::default(),
-        judges,
-        label,
-        ruled: Default::default(),
-        tripwires: None,
-    };
+    let mut work = Assignment::empty("label", set, judges, label);
     for pair in rows.good {
         add(&mut work, pair);
     }

@@ -93,17 +93,7 @@ impl<'a> Trial<'a> {
         judges: &'a [JudgeConfig],
         label: &'a LabelConfig,
     ) -> Result<Self> {
-        let work = Assignment {
-            stage,
-            set,
-            pairs: Vec::new(),
-            prompts: Default::default(),
-            responses: Default::default(),
-            judges,
-            label,
-            ruled: HashMap::new(),
-            tripwires: None,
-        };
+        let work = Assignment::empty(stage, set, judges, label);
         let mut trial = Self { work, family: HashMap::new() };
         for probe in probes {
             trial.add(probe);

@@ -1,8 +1,7 @@
 //! Anthropic's message batches: all requests in one body, results at a URL of their own. A batch has no name of ours, so that one
 //! whose making was not recorded is found by when it was made and how many requests it has, and known by their ids once it has ended.
 
-use super::openai::odd;
-use super::{BatchItem, Found, ItemOutcome, ItemResult, OpenBatch, RemoteBatch, unix};
+use super::{BatchItem, Found, ItemOutcome, ItemResult, OpenBatch, RemoteBatch, odd, read_json, unix};
 use crate::chat::{CallError, CallErrorKind, CallFate};
 use crate::http::{Endpoint, Lines};
 use crate::json_mend;
@@ -24,7 +23,7 @@ pub(super) async fn create(endpoint: &Endpoint, items: &[BatchItem]) -> Result<R
     }
     body.push_str("]}");
     let reply = endpoint.post(&endpoint.path("messages/batches"), body).await?;
-    read_batch(endpoint, &reply.body)
+    batch_of(endpoint, &read_json(endpoint, "a batch", &reply.body)?)
 }
 
 pub(super) async fn find(endpoint: &Endpoint, open: &OpenBatch) -> Result<Found, CallError> {
@@ -38,8 +37,7 @@ pub(super) async fn find(endpoint: &Endpoint, open: &OpenBatch) -> Result<Found,
             url.query_pairs_mut().append_pair("after_id", after);
         }
         let reply = endpoint.get(&url).await?;
-        let page =
-            json_mend::parse(&reply.body).map_err(|_| odd(endpoint, "its list of batches", &reply.body))?;
+        let page = read_json(endpoint, "its list of batches", &reply.body)?;
         let batches = page["data"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut older = false;
         for batch in batches {
@@ -63,7 +61,7 @@ pub(super) async fn find(endpoint: &Endpoint, open: &OpenBatch) -> Result<Found,
 
 pub(super) async fn poll(endpoint: &Endpoint, id: &str) -> Result<RemoteBatch, CallError> {
     let reply = endpoint.get(&endpoint.path(&format!("messages/batches/{id}"))).await?;
-    read_batch(endpoint, &reply.body)
+    batch_of(endpoint, &read_json(endpoint, "a batch", &reply.body)?)
 }
 
 pub(super) async fn results(endpoint: &Endpoint, place: &str) -> Result<Lines, CallError> {
@@ -91,11 +89,6 @@ pub(super) fn read_line(line: &[u8]) -> Option<ItemResult> {
         word => ItemOutcome::NotDone(word.to_owned()),
     };
     Some(ItemResult { custom_id, outcome })
-}
-
-fn read_batch(endpoint: &Endpoint, body: &[u8]) -> Result<RemoteBatch, CallError> {
-    let batch = json_mend::parse(body).map_err(|_| odd(endpoint, "a batch", body))?;
-    batch_of(endpoint, &batch)
 }
 
 fn batch_of(endpoint: &Endpoint, batch: &Value) -> Result<RemoteBatch, CallError> {

@@ -17,9 +17,11 @@ mod openai;
 pub use driver::{BatchLedger, BatchOptions, BatchStop, BatchSummary, OpenBatch, drive};
 pub use openai::{export_lines, read_line as read_exported_line};
 
-use crate::chat::CallError;
+use crate::chat::{CallError, CallErrorKind, CallFate};
 use crate::http::{Endpoint, Lines};
+use crate::json_mend;
 use crate::provider::Provider;
+use serde_json::Value;
 use std::time::SystemTime;
 
 /// A request in a batch.
@@ -200,6 +202,18 @@ impl Results {
         }
         Ok(None)
     }
+}
+
+/// The JSON of a reply that is about batches.
+fn read_json(endpoint: &Endpoint, what: &str, body: &[u8]) -> Result<Value, CallError> {
+    json_mend::parse(body).map_err(|_| odd(endpoint, what, body))
+}
+
+fn odd(endpoint: &Endpoint, what: &str, body: &[u8]) -> CallError {
+    let said = endpoint.scrub(&String::from_utf8_lossy(body));
+    let message =
+        format!("`{}` answered {what} in a form that this program does not know: {said}", endpoint.path(""));
+    CallError::new(CallErrorKind::BadRequest, CallFate::MaybeBilled, message)
 }
 
 /// Seconds since 1970.

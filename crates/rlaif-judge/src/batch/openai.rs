@@ -1,8 +1,8 @@
 //! OpenAI's batches: a file of lines, a batch over it, one file of results and one of errors. `vllm run-batch` reads and writes the
 //! same lines.
 
-use super::{BatchItem, Found, ItemOutcome, ItemResult, RemoteBatch, unix};
-use crate::chat::{CallError, CallErrorKind, CallFate};
+use super::{BatchItem, Found, ItemOutcome, ItemResult, RemoteBatch, odd, read_json, unix};
+use crate::chat::CallError;
 use crate::http::{Endpoint, Lines};
 use crate::json_mend;
 use crate::usage::mark_batch;
@@ -59,7 +59,7 @@ pub(super) async fn create(endpoint: &Endpoint, name: &str, file: &str) -> Resul
         "input_file_id": file, "endpoint": URL, "completion_window": "24h", "metadata": {INTENT: name},
     });
     let reply = endpoint.post(&endpoint.path("batches"), body.to_string()).await?;
-    read_batch(endpoint, &reply.body)
+    batch_of(endpoint, &read_json(endpoint, "a batch", &reply.body)?)
 }
 
 pub(super) async fn find(endpoint: &Endpoint, name: &str, intended: SystemTime) -> Result<Found, CallError> {
@@ -71,8 +71,7 @@ pub(super) async fn find(endpoint: &Endpoint, name: &str, intended: SystemTime) 
             url.query_pairs_mut().append_pair("after", after);
         }
         let reply = endpoint.get(&url).await?;
-        let page =
-            json_mend::parse(&reply.body).map_err(|_| odd(endpoint, "its list of batches", &reply.body))?;
+        let page = read_json(endpoint, "its list of batches", &reply.body)?;
         let batches = page["data"].as_array().map(Vec::as_slice).unwrap_or_default();
         for batch in batches {
             if batch["metadata"][INTENT] == name {
@@ -91,7 +90,7 @@ pub(super) async fn find(endpoint: &Endpoint, name: &str, intended: SystemTime) 
 
 pub(super) async fn poll(endpoint: &Endpoint, id: &str) -> Result<RemoteBatch, CallError> {
     let reply = endpoint.get(&endpoint.path(&format!("batches/{id}"))).await?;
-    read_batch(endpoint, &reply.body)
+    batch_of(endpoint, &read_json(endpoint, "a batch", &reply.body)?)
 }
 
 pub(super) async fn results(endpoint: &Endpoint, file: &str) -> Result<Lines, CallError> {
@@ -125,11 +124,6 @@ pub fn read_line(line: &[u8]) -> Option<ItemResult> {
     Some(ItemResult { custom_id, outcome })
 }
 
-fn read_batch(endpoint: &Endpoint, body: &[u8]) -> Result<RemoteBatch, CallError> {
-    let batch = json_mend::parse(body).map_err(|_| odd(endpoint, "a batch", body))?;
-    batch_of(endpoint, &batch)
-}
-
 fn batch_of(endpoint: &Endpoint, batch: &Value) -> Result<RemoteBatch, CallError> {
     let text = |name: &str| batch[name].as_str().filter(|text| !text.is_empty()).map(String::from);
     let (Some(id), Some(word)) = (text("id"), text("status")) else {
@@ -144,13 +138,6 @@ fn batch_of(endpoint: &Endpoint, batch: &Value) -> Result<RemoteBatch, CallError
 
 fn text_at(body: &[u8], path: &str) -> Option<String> {
     json_mend::parse(body).ok()?.pointer(path)?.as_str().map(String::from)
-}
-
-pub(super) fn odd(endpoint: &Endpoint, what: &str, body: &[u8]) -> CallError {
-    let said = endpoint.scrub(&String::from_utf8_lossy(body));
-    let message =
-        format!("`{}` answered {what} in a form that this program does not know: {said}", endpoint.path(""));
-    CallError::new(CallErrorKind::BadRequest, CallFate::MaybeBilled, message)
 }
 
 #[cfg(test)]

@@ -6,20 +6,18 @@
 #[path = "../../../rlaif/src/judging/ledger.rs"]
 mod ledger;
 
-use ledger::{Ledger, Planned, Tally};
+use ledger::{Ledger, Planned, Tally, ask_again};
 use rlaif_core::config::Durability;
 use rlaif_core::money::{MicroUsd, Price};
 use rlaif_core::records::{FinishReason, Message, Order, Pair, Prompt, PromptText, Response, Split};
 use rlaif_judge::budget::Limit;
 use rlaif_judge::chat::{ChatRequest, RawReply};
 use rlaif_judge::engine::{EngineOptions, Event, Journal, Stop, Summary, judge_all};
-use rlaif_judge::reply::{Fault, again_body, fault};
+use rlaif_judge::reply::{Fault, fault};
 use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::{Budget, LimitOptions, OpenAi, Style, read_reply};
 use rlaif_mock_judge::{Entry, MockJudge};
-use rlaif_store::store::{
-    AskAgain, BASELINE, PlannedRequest, Presentation, ReadReply, Spooled, Store, TRAIN_PAIRS,
-};
+use rlaif_store::store::{BASELINE, PlannedRequest, Presentation, ReadReply, Spooled, Store, TRAIN_PAIRS};
 use rlaif_store::{Result, StoreError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -88,7 +86,7 @@ impl Run {
             sum.0.given_up += summary.given_up;
             sum.0.retries += summary.retries;
             sum.1.charged = [sum.1.charged, tally.charged].iter().sum();
-            if ask_again(&store).await.map_err(Stop::Journal)? == 0 {
+            if ask_again(&store, JUDGE, &[TRAIN_PAIRS]).await.map_err(Stop::Journal)? == 0 {
                 return Ok(sum);
             }
         }
@@ -272,26 +270,6 @@ pub async fn read(store: &Store) -> Result<()> {
             })
             .collect();
         store.put_readings("v1", &readings).await?;
-    }
-}
-
-async fn ask_again(store: &Store) -> Result<usize> {
-    let (mut after, mut count) = (0, 0);
-    loop {
-        let page = store.useless_replies(JUDGE, &[TRAIN_PAIRS], after, 1024).await?;
-        let Some(last) = page.last() else { return Ok(count) };
-        after = last.seq;
-        let again: Vec<AskAgain> = page
-            .iter()
-            .map(|useless| {
-                let (body, max_tokens) = again_body(&useless.body, &useless.fault, useless.max_tokens);
-                let key = format!("{}\nagain\n{body}", useless.request_key);
-                let request_key = blake3::hash(key.as_bytes()).to_hex().to_string();
-                AskAgain { seq: useless.seq, request_key, body, max_tokens }
-            })
-            .collect();
-        count += again.len();
-        store.ask_again(&again).await?;
     }
 }
 

@@ -8,9 +8,9 @@
 //! A request in an open batch is in the state `sent`, so that nobody else draws it. Unlike a single call it survives the process:
 //! [`Store::open`] leaves it where it is.
 
-use super::calls::now_ms;
-use super::{Store, to_json, transaction};
+use super::{RequestFailure, Store, to_json, transaction};
 use crate::{Result, StoreError};
+use rlaif_core::clock::now_ms;
 use rlaif_core::money::Usage;
 use rlaif_core::{MicroUsd, failpoint};
 use serde_json::{Value, json};
@@ -557,7 +557,7 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub async fn ready_for_batches(&self, judge: &str, max_resends: u32) -> Result<()> {
-        const HELD: &str = "it was sent as often as `max_resends` allows and may have been billed each time";
+        let RequestFailure { class, message, .. } = RequestFailure::RESENT_OFTEN;
         transaction!(self, DOING, |tx| {
             sqlx::query(
                 "UPDATE requests SET not_before_ms = NULL WHERE judge = ? AND state = 'planned' AND not_before_ms IS NOT NULL",
@@ -567,10 +567,11 @@ impl Store {
             .await
             .map_err(|e| self.fail(DOING, e))?;
             sqlx::query(
-                "UPDATE requests SET state = 'failed', failure_class = 'maybe_billed', failure = ?
+                "UPDATE requests SET state = 'failed', failure_class = ?, failure = ?
                  WHERE judge = ? AND state = 'planned' AND lost_sends > 0 AND resends > ?",
             )
-            .bind(HELD)
+            .bind(class)
+            .bind(message)
             .bind(judge)
             .bind(max_resends)
             .execute(&mut *tx)

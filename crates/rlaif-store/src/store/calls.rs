@@ -7,11 +7,11 @@ use super::replies::token_counts;
 use super::spool::{Frame, left_behind};
 use super::{RequestFailure, Spooled, Store, transaction};
 use crate::{Result, StoreError};
+use rlaif_core::clock::now_ms;
 use rlaif_core::money::Usage;
 use rlaif_core::{MicroUsd, failpoint};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
-use std::time::SystemTime;
 
 /// What happened to a call. `request` is [`super::Request::seq`].
 #[derive(Debug, Clone, PartialEq)]
@@ -518,9 +518,4 @@ impl Store {
             .await
             .map_err(|e| self.fail(DOING, e))
     }
-}
-
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

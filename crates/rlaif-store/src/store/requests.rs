@@ -112,6 +112,15 @@ pub struct RequestFailure<'a> {
     pub maybe_billed: bool,
 }
 
+impl RequestFailure<'static> {
+    /// That of a request which was possibly billed as often as it may be sent again.
+    pub const RESENT_OFTEN: Self = Self {
+        class: "maybe_billed",
+        message: "it was sent as often as `max_resends` allows and may have been billed each time",
+        maybe_billed: true,
+    };
+}
+
 /// A reply that is no use, and the request that it answers.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct UselessReply {

@@ -4,13 +4,18 @@
 //! tensors, nor bars, nor the config. The load and kill tests of `rlaif-mock-judge` include this very file, so that what they prove is
 //! proven of what runs.
 
+use rlaif_core::clock::now_ms;
 use rlaif_core::money::MicroUsd;
 use rlaif_judge::chat::RawReply;
 use rlaif_judge::engine::{Event, Journal, Task, TaskSource, Then};
+use rlaif_judge::reply::again_body;
 use rlaif_store::StoreError;
-use rlaif_store::store::{CallEvent, Next, Request, RequestFailure, Spooled, Store};
+use rlaif_store::store::{AskAgain, CallEvent, Next, Request, RequestFailure, Spooled, Store};
 use std::cell::Cell;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+/// Useless replies that are looked at in one transaction.
+const REPLIES_A_PAGE: usize = 256;
 
 /// A parked task is drawn again no sooner than this, so that the ledger has it by then.
 const SHORTEST_PARK: Duration = Duration::from_millis(50);
@@ -151,6 +156,30 @@ impl<F: Fn(Tally)> Journal for Ledger<'_, F> {
     }
 }
 
+/// Plans one more request for each reply to a judge's requests for these sets that is no use. Returns how many.
+///
+/// # Errors
+/// If the ledger cannot be read or written.
+pub async fn ask_again(store: &Store, judge: &str, sets: &[&str]) -> Result<usize, StoreError> {
+    let (mut after, mut count) = (0, 0);
+    loop {
+        let page = store.useless_replies(judge, sets, after, REPLIES_A_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(count) };
+        after = last.seq;
+        let again: Vec<AskAgain> = page
+            .iter()
+            .map(|useless| {
+                let (body, max_tokens) = again_body(&useless.body, &useless.fault, useless.max_tokens);
+                let key = format!("{}\nagain\n{body}", useless.request_key);
+                let request_key = blake3::hash(key.as_bytes()).to_hex().to_string();
+                AskAgain { seq: useless.seq, request_key, body, max_tokens }
+            })
+            .collect();
+        count += again.len();
+        store.ask_again(&again).await?;
+    }
+}
+
 fn call_event(event: &Event<Spooled>, now: i64) -> CallEvent<'_> {
     match event {
         Event::Claimed { task, attempt, reserved } => {
@@ -181,22 +210,12 @@ fn call_event(event: &Event<Spooled>, now: i64) -> CallEvent<'_> {
                 Then::StopsTheRun => Next::Open,
             },
         },
-        Event::Held { task, .. } => CallEvent::GivenUp {
-            request: *task,
-            failure: RequestFailure {
-                class: "maybe_billed",
-                message: "it was sent as often as `max_resends` allows and may have been billed each time",
-                maybe_billed: true,
-            },
-        },
+        Event::Held { task, .. } => {
+            CallEvent::GivenUp { request: *task, failure: RequestFailure::RESENT_OFTEN }
+        }
     }
 }
 
 fn later(now: i64, wait: Duration) -> i64 {
     now.saturating_add(i64::try_from(wait.max(SHORTEST_PARK).as_millis()).unwrap_or(i64::MAX))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
 //! Sending what is planned: limits, budgets, retries, and asking again for what was no use.
 
 use super::batches::Cap;
-use super::ledger::{Ledger, Planned, Tally};
+use super::ledger::{self, Ledger, Planned, Tally};
 use super::{Assignment, templates};
 use crate::context::Context;
 use crate::error::{Interrupted, UserError};
@@ -13,17 +13,12 @@ use rlaif_core::money::{MicroUsd, Price};
 use rlaif_core::records::Order;
 use rlaif_judge::budget::Limit;
 use rlaif_judge::engine::{EngineOptions, Stop, Summary, judge_all};
-use rlaif_judge::reply::again_body;
 use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::{Budget, ChatModel, LimitOptions};
 use rlaif_store::StoreError;
-use rlaif_store::store::AskAgain;
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch::Sender;
-
-/// Useless replies that are looked at in one transaction.
-const REPLIES_A_PAGE: usize = 256;
 
 /// A task that waits longer than this for its next attempt waits in the ledger.
 const PARK_AFTER: Duration = Duration::from_secs(60);
@@ -191,24 +186,7 @@ fn note(tally: &Tally) -> String {
 /// # Errors
 /// If the ledger cannot be read or written.
 pub fn ask_again(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<usize> {
-    let (sets, mut after, mut count) = (sets(work), 0, 0);
-    loop {
-        let store = &context.store;
-        let page = context.wait(store.useless_replies(&judge.name, &sets, after, REPLIES_A_PAGE))?;
-        let Some(last) = page.last() else { break };
-        after = last.seq;
-        let again: Vec<AskAgain> = page
-            .iter()
-            .map(|useless| {
-                let (body, max_tokens) = again_body(&useless.body, &useless.fault, useless.max_tokens);
-                let key = format!("{}\nagain\n{body}", useless.request_key);
-                let request_key = blake3::hash(key.as_bytes()).to_hex().to_string();
-                AskAgain { seq: useless.seq, request_key, body, max_tokens }
-            })
-            .collect();
-        count += again.len();
-        context.wait(store.ask_again(&again))?;
-    }
+    let count = context.wait(ledger::ask_again(&context.store, &judge.name, &sets(work)))?;
     if count > 0 {
         say(&format!(
             "{}: {count} replies of `{}` are no use and are asked for once more",

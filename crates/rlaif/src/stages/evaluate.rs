@@ -69,8 +69,6 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     for policy in &measured[1..] {
         interrupt::check("evaluate")?;
         let mut work = Assignment {
-            stage: "evaluate",
-            set: &policy.policy,
             pairs: comparisons(context, &measured[0], policy),
             prompts: Cow::Owned(context.prompts.eval.iter().map(|p| (p.id.clone(), p.clone())).collect()),
             responses: Cow::Owned(
@@ -81,10 +79,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
                     .map(|response| (response.id.clone(), response.clone()))
                     .collect(),
             ),
-            judges: &judges,
-            label: &label,
-            ruled: HashMap::new(),
-            tripwires: None,
+            ..Assignment::empty("evaluate", &policy.policy, &judges, &label)
         };
         work.rule()?;
         context.wait(context.store.put_pairs(&policy.policy, &work.pairs))?;

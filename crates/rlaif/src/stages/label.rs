@@ -68,15 +68,9 @@ fn with_work<T>(
     context.wait(context.store.put_dropped(&dropped))?;
     let wired = robustness::label_of(config);
     let mut work = Assignment {
-        stage: "label",
-        set: TRAIN_PAIRS,
-        pairs: Vec::new(),
         prompts: Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect()),
         responses: Cow::Owned(responses.into_iter().map(|r| (r.id.clone(), r)).collect()),
-        judges: &config.judges,
-        label: config,
-        ruled: HashMap::new(),
-        tripwires: None,
+        ..Assignment::empty("label", TRAIN_PAIRS, &config.judges, config)
     };
     work.pairs = choose_pairs(context, &mut work, candidates)?;
     context.wait(context.store.put_pairs(TRAIN_PAIRS, &work.pairs))?;
