@@ -18,12 +18,14 @@ pub struct Asked<'a> {
 /// Everything about a reply and its presentation.
 const COLUMNS: &str = "y.id, s.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final, q.max_tokens, y.http_status, y.raw";
 
-/// The first reply to each presentation's request, after a place; a request that several presentations share has a row for each.
-const FROM: &str = "presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
-                    JOIN replies y ON y.request = q.seq
+/// The first reply to each presentation's request, after a place; a request that several presentations share has a row for each. A
+/// `CROSS JOIN` is SQLite's word for "in this order": a page begins at its first reply, where any other order would sort the whole set.
+const FROM: &str =
+    "replies y CROSS JOIN requests q ON q.seq = y.request CROSS JOIN presentations s USING (request_key)
+                    CROSS JOIN pairs r ON r.id = s.pair_id
                     WHERE s.judge = ?1 AND s.template = ?2 AND r.pair_set = ?3
                       AND y.id = (SELECT min(z.id) FROM replies z WHERE z.request = q.seq)
-                      AND (y.id, s.pair_id, s.shown, s.vote, s.step) > (?4, ?5, ?6, ?7, ?8)";
+                      AND y.id >= ?4 AND (y.id, s.pair_id, s.shown, s.vote, s.step) > (?4, ?5, ?6, ?7, ?8)";
 
 const PAGE: &str = "ORDER BY y.id, s.pair_id, s.shown, s.vote, s.step LIMIT ?9";
 
@@ -228,6 +230,23 @@ mod tests {
         let other = Asked { template: "one", ..ASKED };
         assert_eq!(store.all_replies(other, None, 9).await.unwrap(), []);
         assert_eq!(store.all_replies(Asked { set: "probe", ..ASKED }, None, 9).await.unwrap(), []);
+    }
+
+    /// At a million replies a page may not look at those before it, nor sort those behind it.
+    #[tokio::test]
+    async fn a_page_costs_no_more_than_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = filled(&folder).await;
+        let mut connection = store.lock().await;
+        let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN SELECT {COLUMNS} FROM {FROM} {PAGE}"));
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sql).fetch_all(&mut *connection).await.unwrap();
+        let plan: Vec<String> = rows.into_iter().map(|row| row.3).collect();
+        assert_eq!(plan[0], "SEARCH y USING INTEGER PRIMARY KEY (rowid>?)", "{plan:?}");
+        assert!(
+            !plan.iter().any(|step| step.contains("SCAN") || step == "USE TEMP B-TREE FOR ORDER BY"),
+            "{plan:?}"
+        );
     }
 
     #[tokio::test]

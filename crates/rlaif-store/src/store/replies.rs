@@ -84,42 +84,6 @@ impl Store {
         rows.into_iter().map(Reply::try_from).collect()
     }
 
-    /// The replies to one step of a judge's template on the pairs of a set, read or not: what the next step builds on. In the
-    /// order of planning, after the place `after`; the place of each comes with it.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn step_replies(
-        &self,
-        judge: &str,
-        template: &str,
-        set: &str,
-        step: u32,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<(i64, Reply)>> {
-        let mut connection = self.lock().await;
-        let rows: Vec<StepRow> = sqlx::query_as(
-            "SELECT q.seq, y.id, q.request_key, s.pair_id, s.judge, s.template, s.shown, s.vote, s.step, s.final,
-                    q.max_tokens, y.http_status, y.raw
-             FROM presentations s JOIN pairs r ON r.id = s.pair_id JOIN requests q USING (request_key)
-                  JOIN replies y ON y.request = q.seq
-             WHERE s.judge = ? AND s.template = ? AND s.step = ? AND r.pair_set = ? AND q.seq > ?
-               AND y.id = (SELECT min(id) FROM replies WHERE request = y.request)
-             ORDER BY q.seq LIMIT ?",
-        )
-        .bind(judge)
-        .bind(template)
-        .bind(step)
-        .bind(set)
-        .bind(after)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(|e| self.fail("reading replies", e))?;
-        rows.into_iter().map(|row| Ok((row.seq, row.reply.try_into()?))).collect()
-    }
-
     /// Stores what a reply says of a presentation, and what it cost.
     ///
     /// # Errors
@@ -286,13 +250,6 @@ pub(super) struct ReplyRow {
     max_tokens: u32,
     http_status: u16,
     raw: Vec<u8>,
-}
-
-#[derive(FromRow)]
-struct StepRow {
-    seq: i64,
-    #[sqlx(flatten)]
-    reply: ReplyRow,
 }
 
 impl TryFrom<ReplyRow> for Reply {

@@ -612,9 +612,6 @@ async fn a_later_step_builds_on_the_reply_to_an_earlier_one() {
     assert_eq!(store.unread_replies("v1", 10).await.unwrap(), []);
     assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap(), []);
 
-    let replies = store.step_replies("gpt", "explain", TRAIN_PAIRS, 0, 0, 10).await.unwrap();
-    assert_eq!(replies[0].1.raw, b"because");
-    assert_eq!(store.step_replies("gpt", "explain", TRAIN_PAIRS, 0, replies[0].0, 10).await.unwrap(), []);
     store.plan_requests(&[step(1, true, "which")]).await.unwrap();
     assert_eq!(keys(&planned(&store).await), ["which"]);
     assert_eq!(store.open_requests("gpt", TRAIN_PAIRS).await.unwrap(), (2, 1));
