@@ -188,7 +188,7 @@ pub enum NoVerdict {
 pub struct Verdict {
     /// The choice, or why there is none.
     pub choice: Result<Choice, NoVerdict>,
-    /// P(the response shown first is better), where token log-probabilities gave one.
+    /// P(the response shown first is better), where token log-probabilities or a stated confidence gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_first: Option<f64>,
     /// Probability mass that fell on the verdict tokens; `p_first` is renormalised over it.

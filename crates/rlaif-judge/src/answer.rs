@@ -11,8 +11,6 @@ use rlaif_core::records::NoVerdict;
 pub struct Answer {
     /// The whole text, or why there is none that counts.
     pub text: Result<String, NoText>,
-    /// The tokens of the text with their likeliest alternatives; empty where the endpoint gave none.
-    pub tokens: Vec<Token>,
     /// Tokens billed, where the provider counted them.
     pub usage: Option<Usage>,
     /// The reply that it is from; none for a local model's.
@@ -28,19 +26,10 @@ pub struct NoText {
     pub said: Option<String>,
 }
 
-/// A token of a text, and what could have stood in its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Token {
-    /// Its text.
-    pub text: String,
-    /// The likeliest tokens at this place with their log-probabilities.
-    pub alternatives: Vec<(String, f64)>,
-}
-
 impl Answer {
     /// An answer that is only a text, such as a local model's.
     pub fn of_text(text: impl Into<String>) -> Self {
-        Self { text: Ok(text.into()), tokens: Vec::new(), usage: None, completion: None }
+        Self { text: Ok(text.into()), usage: None, completion: None }
     }
 
     /// What a local model said; cut off where it did not end its turn.
@@ -57,8 +46,13 @@ impl Answer {
         }
     }
 
+    /// The tokens of the text with their likeliest alternatives; none where the endpoint gave none.
+    pub fn tokens(&self) -> &[TokenLogprob] {
+        self.completion.as_ref().map_or(&[], |completion| completion.logprobs.as_slice())
+    }
+
     fn none(reason: NoVerdict, usage: Option<Usage>) -> Self {
-        Self { text: Err(NoText { reason, said: None }), tokens: Vec::new(), usage, completion: None }
+        Self { text: Err(NoText { reason, said: None }), usage, completion: None }
     }
 }
 
@@ -82,23 +76,7 @@ pub fn read_answer(body: &[u8], max_tokens: usize) -> Answer {
             Ok(_) => Err(NoText { reason: NoVerdict::Unparsable, said: None }),
         },
     };
-    let tokens = match text {
-        Ok(_) => completion.logprobs.iter().map(token).collect(),
-        Err(_) => Vec::new(),
-    };
-    Answer { text, tokens, usage, completion: Some(completion) }
-}
-
-/// A token's text is that of its bytes. What the server does not say of a candidate is what OpenAI writes for it.
-fn token(token: &TokenLogprob) -> Token {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let alternatives = token.top.iter();
-    Token {
-        text: text(&token.bytes),
-        alternatives: alternatives
-            .map(|(bytes, logprob)| (text(bytes), logprob.unwrap_or(-9999.0)))
-            .collect(),
-    }
+    Answer { text, usage, completion: Some(completion) }
 }
 
 #[cfg(test)]
@@ -132,15 +110,5 @@ mod tests {
         }
         assert_eq!(read_answer(b"<html>", 9).text.unwrap_err().reason, NoVerdict::Unparsable);
         assert_eq!(read_answer(b"", 9).text.unwrap_err().reason, NoVerdict::Empty);
-    }
-
-    #[test]
-    fn tokens_are_read_from_their_bytes() {
-        let reply = json!({"choices": [{"finish_reason": "stop", "message": {"content": " A"}, "logprobs": {"content": [
-            {"token": "ĠA", "bytes": [32, 65], "logprob": -0.1, "top_logprobs": [
-                {"token": "ĠA", "bytes": [32, 65], "logprob": -0.1}, {"token": "B", "bytes": null, "logprob": -9999.0}]}]}}]});
-        let tokens = read(reply, 9).tokens;
-        assert_eq!(tokens[0].text, " A");
-        assert_eq!(tokens[0].alternatives, [(" A".to_owned(), -0.1), ("B".to_owned(), -9999.0)]);
     }
 }

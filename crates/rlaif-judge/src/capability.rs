@@ -1,12 +1,14 @@
 //! What an endpoint holds answers to. Servers that do not know a field often say nothing and ignore it, so whether one is obeyed
-//! is asked once, with a tiny request whose free answer would be another.
+//! is asked once, with a tiny request whose free answer would be another. Here is what is asked and how the answer is read; sending
+//! and paying it is the caller's, as with any other call.
 
-use crate::chat::{CallError, CallErrorKind, ChatModel, ChatRequest, RawReply};
+use crate::chat::{CallErrorKind, ChatRequest};
 use crate::completion::Completion;
-use crate::provider::Provider;
+use rlaif_core::config::{JudgeKind, StructuredOutput};
 use rlaif_core::records::Message;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fmt;
 
 /// How answers are held to a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -23,48 +25,40 @@ pub enum Form {
     Tool,
 }
 
+impl Form {
+    /// The form that a config names; `None` where the endpoint is to be asked.
+    pub fn named(by: StructuredOutput) -> Option<Self> {
+        match by {
+            StructuredOutput::Auto => None,
+            StructuredOutput::Off => Some(Self::Text),
+            StructuredOutput::Choice => Some(Self::Choice),
+            StructuredOutput::JsonSchema => Some(Self::JsonSchema),
+            StructuredOutput::Tool => Some(Self::Tool),
+        }
+    }
+
+    /// The word in configs and the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Choice => "choice",
+            Self::JsonSchema => "json_schema",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What is known of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Capabilities {
     /// How its answers are held to a form.
     pub form: Form,
-}
-
-/// One question of the probe and what came back.
-#[derive(Debug)]
-pub struct Probe {
-    /// What was tried.
-    pub form: Form,
-    /// As it was sent.
-    pub body: String,
-    /// What came back: a reply, which was paid for, or the reason why there is none.
-    pub outcome: Result<RawReply, CallError>,
-}
-
-impl Probe {
-    /// True if the answer has the form that was asked for.
-    pub fn obeyed(&self) -> bool {
-        let Ok(reply) = &self.outcome else { return false };
-        let Ok(completion) = Completion::read(&reply.body) else { return false };
-        let Some(text) = completion.text else { return false };
-        match self.form {
-            Form::Text => true,
-            Form::Choice => CODES.contains(&text.trim()),
-            Form::JsonSchema | Form::Tool => serde_json::from_str::<serde_json::Value>(text.trim())
-                .is_ok_and(|value| {
-                    value.get("verdict").and_then(|v| v.as_str()).is_some_and(|v| CODES.contains(&v))
-                }),
-        }
-    }
-
-    /// Why the form is not used, for the user; `None` if it is.
-    pub fn complaint(&self) -> Option<String> {
-        match &self.outcome {
-            _ if self.obeyed() => None,
-            Ok(_) => Some("the endpoint ignores it".into()),
-            Err(error) => Some(error.message.clone()),
-        }
-    }
 }
 
 /// Words that no judge says by itself.
@@ -73,50 +67,98 @@ const CODES: [&str; 2] = ["qx", "zk"];
 /// Tokens of a probe's answer: enough for `{"verdict": "qx"}`, with some room for a reasoning model's thoughts.
 const PROBE_TOKENS: usize = 64;
 
-impl Provider {
-    /// The forms to try, best first.
-    pub fn forms_to_probe(&self) -> &'static [Form] {
-        match self {
-            Self::OpenAi(_) => &[Form::Choice, Form::JsonSchema],
-            Self::Azure(_) => &[Form::JsonSchema],
-            Self::Anthropic(_) => &[Form::JsonSchema, Form::Tool],
-        }
-    }
+/// Failures of a probe that say that the endpoint does not take the form; another failure (a wrong key, no network) says nothing
+/// and stops the run, as it would stop the first call.
+pub const REFUSALS: [CallErrorKind; 2] = [CallErrorKind::UnsupportedParameter, CallErrorKind::BadRequest];
 
-    /// The request of a probe.
-    pub fn probe_request(&self, model: &str, like: &ChatRequest) -> ChatRequest {
-        ChatRequest {
-            model: model.into(),
-            messages: vec![Message::user("Answer with the one word banana.")],
-            max_tokens: if like.temperature.is_some() {
-                PROBE_TOKENS
-            } else {
-                PROBE_TOKENS.max(like.max_tokens)
-            },
-            schema: Some(json!({
-                "type": "object",
-                "properties": {"verdict": {"type": "string", "enum": CODES}},
-                "required": ["verdict"],
-                "additionalProperties": false,
-            })),
-            choices: CODES.map(String::from).to_vec(),
-            top_logprobs: None,
-            seed: None,
-            ..like.clone()
-        }
-    }
-
-    /// Tries one form: one call, one attempt.
-    pub async fn probe(&self, form: Form, request: &ChatRequest) -> Probe {
-        let asked = self.clone().with_capabilities(Capabilities { form });
-        let body = asked.body(request);
-        let outcome = asked.send(&body).await;
-        Probe { form, body, outcome }
+/// The forms that endpoints of a kind may hold answers to, best first.
+pub fn forms_of(kind: JudgeKind) -> &'static [Form] {
+    match kind {
+        JudgeKind::Local => &[],
+        JudgeKind::Openai => &[Form::Choice, Form::JsonSchema],
+        JudgeKind::Azure => &[Form::JsonSchema],
+        JudgeKind::Anthropic => &[Form::JsonSchema, Form::Tool],
     }
 }
 
-/// True if a failed probe says something of the endpoint's capabilities; another failure (a wrong key, no network) says nothing
-/// and stops the run, as it would stop the first call.
-pub fn says_unsupported(error: &CallError) -> bool {
-    matches!(error.kind, CallErrorKind::UnsupportedParameter | CallErrorKind::BadRequest)
+/// What a probe asks, with the model and the further fields of `like`. Sent by an endpoint's client
+/// [`with_capabilities`](crate::Provider::with_capabilities) of a form, it asks for that form.
+pub fn probe_request(like: &ChatRequest) -> ChatRequest {
+    ChatRequest {
+        messages: vec![Message::user("Answer with the one word banana.")],
+        max_tokens: if like.temperature.is_some() { PROBE_TOKENS } else { PROBE_TOKENS.max(like.max_tokens) },
+        schema: Some(json!({
+            "type": "object",
+            "properties": {"verdict": {"type": "string", "enum": CODES}},
+            "required": ["verdict"],
+            "additionalProperties": false,
+        })),
+        choices: CODES.map(String::from).to_vec(),
+        top_logprobs: None,
+        seed: None,
+        ..like.clone()
+    }
+}
+
+/// True if the reply to a probe has the form that was asked for.
+pub fn obeys(form: Form, reply: &[u8]) -> bool {
+    let Some(text) = Completion::read(reply).ok().and_then(|completion| completion.text) else {
+        return false;
+    };
+    let verdict =
+        |value: &Value| value.get("verdict").and_then(Value::as_str).is_some_and(|v| CODES.contains(&v));
+    match form {
+        Form::Text => true,
+        Form::Choice => CODES.contains(&text.trim()),
+        Form::JsonSchema | Form::Tool => serde_json::from_str(text.trim()).is_ok_and(|value| verdict(&value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn openai(content: &str) -> Vec<u8> {
+        json!({"choices": [{"finish_reason": "stop", "message": {"content": content}}]})
+            .to_string()
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_form_is_obeyed_where_the_answer_could_be_no_other() {
+        for (form, content, want) in [
+            (Form::Choice, " zk\n", true),
+            (Form::Choice, "banana", false),
+            (Form::Choice, "qx or zk", false),
+            (Form::JsonSchema, "{\"verdict\": \"qx\"}", true),
+            (Form::JsonSchema, "{\"verdict\": \"banana\"}", false),
+            (Form::JsonSchema, "```json\n{\"verdict\": \"qx\"}\n```", false),
+            (Form::JsonSchema, "qx", false),
+            (Form::Text, "banana", true),
+        ] {
+            assert_eq!(obeys(form, &openai(content)), want, "{form} {content:?}");
+        }
+        let tool = json!({"type": "message", "stop_reason": "tool_use",
+            "content": [{"type": "tool_use", "name": "verdict", "input": {"verdict": "zk"}}]});
+        assert!(obeys(Form::Tool, tool.to_string().as_bytes()));
+        assert!(!obeys(Form::JsonSchema, b"<html>"));
+    }
+
+    #[test]
+    fn a_probe_costs_little_and_leaves_a_reasoning_model_room_to_think() {
+        let like =
+            ChatRequest { max_tokens: 512, temperature: Some(0.0), seed: Some(7), ..ChatRequest::default() };
+        let probe = probe_request(&like);
+        assert_eq!((probe.max_tokens, probe.seed, probe.top_logprobs), (PROBE_TOKENS, None, None));
+        assert_eq!(probe_request(&ChatRequest { temperature: None, ..like }).max_tokens, 512);
+    }
+
+    #[test]
+    fn words_of_the_config_and_the_ledger() {
+        for form in [Form::Text, Form::Choice, Form::JsonSchema, Form::Tool] {
+            assert_eq!(serde_json::to_value(form).unwrap(), form.as_str());
+        }
+        assert_eq!(Form::named(StructuredOutput::Auto), None);
+        assert_eq!(Form::named(StructuredOutput::Off), Some(Form::Text));
+    }
 }

@@ -41,6 +41,13 @@ pub fn with_confidence(verdict: Verdict, percent: f64) -> Verdict {
     Verdict { p_first, ..verdict }
 }
 
+/// A text without its line of confidence; `None` if nothing else is in it.
+pub fn without_confidence(text: &str) -> Option<String> {
+    let kept: Vec<&str> = text.lines().filter(|line| !LINE.is_match(line)).collect();
+    let kept = kept.join("\n").trim().to_owned();
+    (!kept.is_empty()).then_some(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +74,13 @@ mod tests {
         for (text, want) in table {
             assert_eq!(stated_confidence(text), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_explanation_goes_on_without_it() {
+        assert_eq!(without_confidence("Fine.\n\nConfidence: 85 %\n"), Some("Fine.".into()));
+        assert_eq!(without_confidence("**Confidence:** 85"), None);
+        assert_eq!(without_confidence("Confidence: high"), Some("Confidence: high".into()));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | [`openai`] | the dialect of OpenAI-compatible endpoints and Azure: one call, one attempt |
 //! | [`anthropic`] | the dialect of Anthropic's messages |
 //! | [`http`] | what their clients share: keys, limits, and what a failure means |
-//! | [`capability`] | what an endpoint holds answers to, asked once |
+//! | [`capability`] | what an endpoint holds answers to: what is asked to find out, and how the answer is read |
 //! | [`batch`] | the same requests at half the price, within a day |
 //! | [`retry`] | which failures are worth another attempt, and when |
 //! | [`budget`] | money set aside before a call is sent, so that the limit holds at any concurrency |
@@ -77,6 +77,6 @@ pub use panel::{FitItem, FittedPanel, FittedVoter};
 pub use parse::{Parsed, Style, parse};
 pub use provider::Provider;
 pub use reply::{Reading, is_same_model, read_completion, read_reply};
-pub use soft::{LabelSet, SoftRating, SoftVerdict, bare_verdict, soft_rating, soft_verdict, with_soft_label};
+pub use soft::{LabelSet, SoftRating, SoftVerdict, soft_rating, soft_verdict, with_soft_label};
 pub use template::{Asker, Settings, Template, View};
 pub use voter_report::{VoterReport, voter_reports};

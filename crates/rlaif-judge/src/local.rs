@@ -7,6 +7,7 @@
 //!   lets the model explain first, greedily.
 //! * **rating**: the expectation over the probabilities of 1 to 10 as the next token (section 2.4 there).
 
+use crate::soft::{choice_of, expectation, p_first, rescale};
 use rlaif_core::config::JudgeConfig;
 use rlaif_core::records::{Message, NoVerdict, Verdict};
 use std::collections::HashMap;
@@ -229,8 +230,8 @@ pub fn ratings<M: LogprobModel>(
             let ten = p(row, 0) * zero[0] + p(row, 1) * zero[1];
             ratings[0] -= ten;
             ratings[9] += ten;
-            match crate::template::expectation(&ratings) {
-                Some((rating, mass)) if mass >= MIN_MASS => Ok(crate::template::rescale(rating)),
+            match expectation(&ratings) {
+                Some((rating, mass)) if mass >= MIN_MASS => Ok(rescale(rating)),
                 Some(_) => Err(NoVerdict::Unparsable),
                 None if row.iter().any(|logprob| logprob.is_nan()) => {
                     Err(NoVerdict::Failed("the judge's log-probabilities are not finite".into()))
@@ -252,11 +253,11 @@ pub fn verdict_from_logprobs(first: &[f32], second: &[f32]) -> Verdict {
     if mass < MIN_MASS {
         return Verdict { mass: Some(mass), ..Verdict::none(NoVerdict::Unparsable) };
     }
-    soft(first / mass, Some(mass))
+    soft(p_first(first, second, 0.0), Some(mass))
 }
 
 fn soft(p_first: f64, mass: Option<f64>) -> Verdict {
-    Verdict { p_first: Some(p_first), mass, ..Verdict::choice(crate::template::read::choice_of(p_first)) }
+    Verdict { p_first: Some(p_first), mass, ..Verdict::choice(choice_of(p_first)) }
 }
 
 /// The item with `system` as its only system prompt.

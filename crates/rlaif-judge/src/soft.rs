@@ -4,9 +4,15 @@
 //! lower case, full width. p(first) = P(first) / (P(first) + P(second)), after Lee et al. 2023, section 2.1
 //! (<https://arxiv.org/abs/2309.00267>); a tie, where the judge may say so, counts half for each. What fell on other tokens makes
 //! the mass smaller, and below a least mass there is no soft label.
+//!
+//! A reply in words is read where its verdict stands ([`with_soft_label`]), one that was to be a single token where that token is
+//! due ([`token_verdict`]); ratings likewise.
 
-use crate::completion::{Completion, TokenLogprob};
-use rlaif_core::records::{Choice, Verdict};
+mod place;
+
+use crate::completion::TokenLogprob;
+use crate::parse::{Style, parse};
+use rlaif_core::records::{Choice, NoVerdict, Verdict};
 
 /// How one verdict may be spelt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +46,6 @@ pub struct SoftVerdict {
 pub struct SoftRating {
     /// Σ i·P(i) over 1 to 10, renormalised.
     pub mean: f64,
-    /// The mean on [−1, 1]: 1 is −1 and 10 is 1 (d-RLAIF, Lee et al. 2023, section 2.2.2).
-    pub scaled: f64,
     /// Probability that fell on the ratings.
     pub mass: f64,
 }
@@ -52,45 +56,29 @@ const MOST: f64 = 1.01;
 /// A rating of 1 that may be the beginning of 10 is let pass only below this share of the mass: it moves the mean by less than 0.1.
 const DOUBT: f64 = 0.01;
 
-/// The distribution over the labels where the verdict stands: at the last place where the text has a label by itself. `None` if
-/// there are no log-probabilities, no label, or a mass below `min_mass`.
+/// The distribution over the labels where the verdict stands: after words such as `Better response:`, or at the end of the text.
+/// `None` if there are no log-probabilities, no verdict, or a mass below `min_mass`.
 ///
 /// A label of several tokens is followed from token to token until those that are left part ways. Of labels that part ways at
 /// once, the first token stands for the whole.
-pub fn soft_verdict(completion: &Completion, labels: &[LabelSet], min_mass: f64) -> Option<SoftVerdict> {
-    let tokens = &completion.logprobs;
-    let spellings: Vec<(usize, String)> = labels
-        .iter()
-        .enumerate()
-        .flat_map(|(set, labels)| labels.labels.iter().map(move |label| (set, plain(label.as_bytes()))))
-        .filter(|(_, label)| !label.is_empty())
-        .collect();
-    let (said, place) = last_label(tokens, &spellings)?;
-    let shares = shares_at(&tokens[place..], labels.len(), &spellings)?;
-    let of = |choice| -> f64 {
-        labels.iter().zip(&shares).filter(|(set, _)| set.choice == choice).map(|(_, share)| share).sum()
-    };
-    let (first, second, tie) = (of(Choice::First), of(Choice::Second), of(Choice::Tie));
-    let mass = first + second + tie;
-    if !(mass > 0.0 && mass >= min_mass && mass <= MOST) {
-        return None;
-    }
-    // The larger half is 1 minus the smaller one, so that swapping the labels gives the complement exactly.
-    let smaller = (first.min(second) + 0.5 * tie) / mass;
-    let p_first = if first <= second { smaller } else { 1.0 - smaller };
-    Some(SoftVerdict { p_first, mass: mass.min(1.0), said: labels[said].choice })
+pub fn soft_verdict(tokens: &[TokenLogprob], labels: &[LabelSet], min_mass: f64) -> Option<SoftVerdict> {
+    let spellings = spellings(labels);
+    let (said, place) = place::of_verdict(tokens, &spellings)?;
+    let shares = Shares::at(&tokens[place..], labels, &spellings)?;
+    let (p_first, mass) = shares.p_first(min_mass)?;
+    Some(SoftVerdict { p_first, mass, said: labels[said].choice })
 }
 
 /// The verdict with its soft label, where the log-probabilities are about the same verdict that was read from the text.
 #[must_use]
 pub fn with_soft_label(
     verdict: Verdict,
-    completion: &Completion,
+    tokens: &[TokenLogprob],
     labels: &[LabelSet],
     min_mass: f64,
 ) -> Verdict {
     let Ok(choice) = verdict.choice else { return verdict };
-    match soft_verdict(completion, labels, min_mass) {
+    match soft_verdict(tokens, labels, min_mass) {
         Some(soft) if soft.said == choice => {
             Verdict { p_first: Some(soft.p_first), mass: Some(soft.mass), ..verdict }
         }
@@ -98,175 +86,158 @@ pub fn with_soft_label(
     }
 }
 
-/// The verdict of a reply that was to be a label and nothing else, such as one of a single token. That it reached its token limit is
-/// no fault then: the label is whole. `None` if the text is no label.
-pub fn bare_verdict(completion: &Completion, labels: &[LabelSet], min_mass: f64) -> Option<Verdict> {
-    let text = plain(completion.text.as_deref()?.as_bytes());
-    let set = labels.iter().find(|set| set.labels.iter().any(|label| plain(label.as_bytes()) == text))?;
-    Some(with_soft_label(Verdict::choice(set.choice), completion, labels, min_mass))
+/// The verdict of a reply that was to be a label and nothing else: from the probabilities where the label is due, whatever was said
+/// there. Where there are none, or their mass is below `min_mass`, the label that was said is a verdict without p.
+pub fn token_verdict(tokens: &[TokenLogprob], said: &str, labels: &[LabelSet], min_mass: f64) -> Verdict {
+    let due = place::of_token(tokens);
+    let shares = due.and_then(|at| Shares::at(&tokens[at..], labels, &spellings(labels)));
+    if let Some(shares) = shares
+        && let Some((p_first, mass)) = shares.p_first(min_mass)
+    {
+        return Verdict { p_first: Some(p_first), mass: Some(mass), ..Verdict::choice(shares.choice()) };
+    }
+    let word = plain(place::token_said(said).as_bytes());
+    let set = labels.iter().find(|set| set.labels.iter().any(|label| plain(label.as_bytes()) == word));
+    let choice = set.map(|set| set.choice).ok_or(NoVerdict::Unparsable);
+    Verdict { mass: due.map(|_| shares.map_or(0.0, |shares| shares.mass())), ..Verdict::of(choice) }
 }
 
-/// The expected rating at the last place where the text has a whole number from 1 to 10 by itself; the 10 of `7/10` is none.
-/// `None` if there is no such place, the mass is below `min_mass`, or a 1 may be the beginning of a 10 that nobody can see.
-pub fn soft_rating(completion: &Completion, min_mass: f64) -> Option<SoftRating> {
-    let tokens = &completion.logprobs;
-    let place = last_rating(tokens)?;
-    let mut shares = [0.0; 11];
+/// The rating of a reply that was to be a number from 1 to 10 and nothing else: the expectation where the number is due (d-RLAIF,
+/// Lee et al. 2023, section 2.2.2), or the number that was said where there are no probabilities, or too few.
+///
+/// # Errors
+/// If the reply is no rating.
+pub fn token_rating(tokens: &[TokenLogprob], said: &str, min_mass: f64) -> Result<f64, NoVerdict> {
+    let soft = place::of_token(tokens).and_then(|at| soft_rating(&tokens[at..], min_mass));
+    soft.map_or_else(|| rating_said(said), |soft| Ok(soft.mean))
+}
+
+/// The rating of a reply in words: the number that was said, or the expectation at its place.
+///
+/// # Errors
+/// If the reply is no rating.
+pub fn text_rating(tokens: &[TokenLogprob], said: &str, min_mass: f64) -> Result<f64, NoVerdict> {
+    let rating = rating_said(said)?;
+    let soft = place::of_rating(tokens)
+        .filter(|(read, _)| f64::from(*read) == rating)
+        .and_then(|(_, at)| soft_rating(&tokens[at..], min_mass));
+    Ok(soft.map_or(rating, |soft| soft.mean))
+}
+
+/// The distribution over the ratings at the first of these tokens. `None` if there is none, its mass is below `min_mass`, or a 1 may
+/// be the beginning of a 10 that nobody can see.
+pub fn soft_rating(tokens: &[TokenLogprob], min_mass: f64) -> Option<SoftRating> {
+    let (here, rest) = tokens.split_first()?;
+    let mut shares = [0.0; 10];
     let mut ten_is_a_token = false;
-    for (bytes, probability) in candidates(&tokens[place]) {
+    for (bytes, probability) in candidates(here) {
         let Ok(rating @ 1..=10) = plain(bytes).parse::<usize>() else { continue };
         ten_is_a_token |= rating == 10;
-        shares[rating] += probability;
+        shares[rating - 1] += probability;
     }
-    if !ten_is_a_token && shares[1] > 0.0 {
+    if !ten_is_a_token && shares[0] > 0.0 {
         // The tokenizer may write 10 in two tokens; what follows a 1 is known only if the judge said 1.
-        let said_one = plain(&tokens[place].bytes) == "1";
-        match tokens.get(place + 1).filter(|_| said_one) {
+        let said_one = plain(&here.bytes) == "1";
+        match rest.first().filter(|_| said_one) {
             Some(next) => {
                 let zero: f64 =
                     candidates(next).filter(|(bytes, _)| bytes.starts_with(b"0")).map(|(_, p)| p).sum();
-                shares[10] = shares[1] * zero.min(1.0);
-                shares[1] -= shares[10];
+                shares[9] = shares[0] * zero.min(1.0);
+                shares[0] -= shares[9];
             }
-            None if shares[1] > DOUBT * shares.iter().sum::<f64>() => return None,
+            None if shares[0] > DOUBT * shares.iter().sum::<f64>() => return None,
             None => {}
         }
     }
-    let mass: f64 = shares.iter().sum();
-    if !(mass > 0.0 && mass >= min_mass && mass <= MOST) {
-        return None;
-    }
-    let mean = shares.iter().enumerate().map(|(rating, share)| rating as f64 * share).sum::<f64>() / mass;
-    Some(SoftRating { mean, scaled: scaled_rating(mean), mass: mass.min(1.0) })
+    let (mean, mass) = expectation(&shares)?;
+    (mass >= min_mass && mass <= MOST).then_some(SoftRating { mean, mass: mass.min(1.0) })
 }
 
-/// A rating from 1 to 10 on [−1, 1].
-pub fn scaled_rating(rating: f64) -> f64 {
-    (rating - 1.0) / 9.0 * 2.0 - 1.0
+/// s = Σ i·P(i) / Σ P(i) over the ratings 1 to 10, and Σ P(i); `None` without any mass.
+pub fn expectation(probabilities: &[f64; 10]) -> Option<(f64, f64)> {
+    let mass: f64 = probabilities.iter().sum();
+    let weighted: f64 = probabilities.iter().zip(1..).map(|(p, rating)| p * f64::from(rating)).sum();
+    (mass.is_finite() && mass > 0.0).then(|| (weighted / mass, mass))
 }
 
-/// What could have stood in a token's place, each once, the token itself among them; without those whose probability is not said.
-fn candidates(token: &TokenLogprob) -> impl Iterator<Item = (&[u8], f64)> {
-    let own = (token.bytes.as_slice(), token.logprob);
-    let in_top = token.top.iter().any(|(bytes, _)| *bytes == token.bytes);
-    let mut seen: Vec<&[u8]> = Vec::new();
-    let top = token.top.iter().map(|(bytes, logprob)| (bytes.as_slice(), *logprob));
-    (!in_top).then_some(own).into_iter().chain(top).filter_map(move |(bytes, logprob)| {
-        if seen.contains(&bytes) {
-            return None;
-        }
-        seen.push(bytes);
-        Some((bytes, logprob?.min(0.0).exp()))
-    })
+/// A rating on the scale of a reward: 1 is −1 and 10 is 1, linear between (Lee et al. 2023 say "normalised to [−1, 1]").
+pub fn rescale(rating: f64) -> f64 {
+    (rating - 5.5) / 4.5
 }
 
-/// A token or label without what may stand around it, in ASCII and lower case: ` Ａ` and `**a` are `a`.
-fn plain(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text =
-        text.trim_matches(|c: char| c.is_whitespace() || "\"'`*_[](){}<>:.,,;!#▁Ġ\u{feff}".contains(c));
-    text.chars().map(half_width).flat_map(char::to_lowercase).collect()
+/// P(first) / (P(first) + P(second)) with a tie as half of each. The larger half is 1 minus the smaller one, so that exchanging first
+/// and second gives the complement exactly.
+pub(crate) fn p_first(first: f64, second: f64, tie: f64) -> f64 {
+    let smaller = (first.min(second) + 0.5 * tie) / (first + second + tie);
+    if first <= second { smaller } else { 1.0 - smaller }
 }
 
-/// `Ａ` as `A`: the full-width forms of ASCII.
-fn half_width(c: char) -> char {
-    match c {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
-        _ => c,
+/// What a probability chooses.
+pub(crate) fn choice_of(p_first: f64) -> Choice {
+    match p_first {
+        p if p > 0.5 => Choice::First,
+        p if p < 0.5 => Choice::Second,
+        _ => Choice::Tie,
     }
 }
 
-/// The set of the last label that stands by itself in the text, and the token in which it begins.
-///
-/// In a text of more than the label, its case counts: `A` is a verdict there and `a` is an article.
-fn last_label(tokens: &[TokenLogprob], spellings: &[(usize, String)]) -> Option<(usize, usize)> {
-    let (text, starts) = joined(tokens);
-    let whole = plain(text.as_bytes());
-    let alone = spellings.iter().find(|(_, label)| *label == whole);
-    if let Some((set, label)) = alone {
-        let at = text.chars().map(half_width).collect::<String>().to_lowercase().find(label.as_str());
-        // Full-width letters are three bytes long; where lengths differ the first token with text is the place.
-        let by_token = tokens.iter().position(|token| !plain(&token.bytes).is_empty());
-        let place = match at {
-            Some(at) if text.is_ascii() => token_at(&starts, at),
-            _ => by_token?,
-        };
-        return Some((*set, place));
+fn rating_said(said: &str) -> Result<f64, NoVerdict> {
+    let parsed = parse(said, Style::Rating1To10);
+    match (parsed.scores.as_deref(), parsed.verdict) {
+        (Some([rating]), _) => Ok(*rating),
+        (_, Err(reason)) => Err(reason),
+        _ => Err(NoVerdict::Unparsable),
     }
-    let lower: String = text.chars().map(|c| half_width(c).to_ascii_lowercase()).collect();
-    let offsets: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-    let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    let chars: Vec<char> = lower.chars().collect();
-    let original: Vec<char> = text.chars().map(half_width).collect();
-    let mut last: Option<(usize, usize)> = None;
-    for (set, label) in spellings {
-        let wanted: Vec<char> = label.chars().collect();
-        let single_letter = wanted.len() == 1 && wanted[0].is_ascii_alphabetic();
-        for at in (0..chars.len().saturating_sub(wanted.len() - 1)).rev() {
-            if chars[at..at + wanted.len()] != wanted[..] {
-                continue;
-            }
-            let by_itself = !is_word(at.checked_sub(1).map(|before| chars[before]))
-                && !is_word(chars.get(at + wanted.len()).copied());
-            if by_itself && (!single_letter || original[at].is_ascii_uppercase()) {
-                if last.is_none_or(|(_, best)| at > best) {
-                    last = Some((*set, at));
-                }
-                break;
-            }
-        }
-    }
-    last.map(|(set, at)| (set, token_at(&starts, offsets[at])))
 }
 
-/// The token with the last whole number from 1 to 10.
-fn last_rating(tokens: &[TokenLogprob]) -> Option<usize> {
-    let (text, starts) = joined(tokens);
-    let bytes = text.as_bytes();
-    let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    let mut at = bytes.len();
-    while let Some(end) = (0..at).rev().find(|&at| bytes[at].is_ascii_digit()).map(|last| last + 1) {
-        let start = (0..end).rev().take_while(|&at| bytes[at].is_ascii_digit()).last().unwrap_or(end - 1);
-        at = start;
-        let before = text[..start].trim_end();
-        let part = (bytes.get(end) == Some(&b'.') && digit(Some(end + 1)))
-            || (start >= 2 && bytes[start - 1] == b'.' && digit(Some(start - 2)));
-        let total = before.ends_with('/') || before.ends_with("out of");
-        if !part && !total && matches!(text[start..end].parse::<usize>(), Ok(1..=10)) {
-            return Some(token_at(&starts, start));
-        }
-    }
-    None
-}
-
-/// The text of all tokens, and where each begins in it. Bytes that are no UTF-8 become one replacement a byte, so that places stay
-/// right.
-fn joined(tokens: &[TokenLogprob]) -> (String, Vec<usize>) {
-    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.bytes.iter().copied()).collect();
-    let mut starts = Vec::with_capacity(tokens.len());
-    let mut at = 0;
-    for token in tokens {
-        starts.push(at);
-        at += token.bytes.len();
-    }
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        // One character a byte: only ASCII is looked for.
-        Err(error) => error
-            .into_bytes()
-            .into_iter()
-            .map(|byte| if byte.is_ascii() { char::from(byte) } else { '\u{1}' })
-            .collect(),
+/// Every spelling with the place of its set.
+fn spellings(labels: &[LabelSet]) -> Vec<(usize, String)> {
+    let of_set = |(set, labels): (usize, &LabelSet)| {
+        labels.labels.iter().map(|label| (set, plain(label.as_bytes()))).collect::<Vec<_>>()
     };
-    (text, starts)
+    labels.iter().enumerate().flat_map(of_set).filter(|(_, label)| !label.is_empty()).collect()
 }
 
-fn token_at(starts: &[usize], offset: usize) -> usize {
-    starts.partition_point(|&start| start <= offset).saturating_sub(1)
+/// Probability of each verdict.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    first: f64,
+    second: f64,
+    tie: f64,
 }
 
-/// Probability of each set of labels from this token on.
-fn shares_at(tokens: &[TokenLogprob], sets: usize, spellings: &[(usize, String)]) -> Option<Vec<f64>> {
+impl Shares {
+    /// From the first of these tokens on; `None` if what was said there has no probability.
+    fn at(tokens: &[TokenLogprob], labels: &[LabelSet], spellings: &[(usize, String)]) -> Option<Self> {
+        let shares = shares_of_sets(tokens, labels.len(), spellings)?;
+        let of = |choice| -> f64 {
+            labels.iter().zip(&shares).filter(|(set, _)| set.choice == choice).map(|(_, share)| share).sum()
+        };
+        Some(Self { first: of(Choice::First), second: of(Choice::Second), tie: of(Choice::Tie) })
+    }
+
+    fn mass(self) -> f64 {
+        self.first + self.second + self.tie
+    }
+
+    /// p(first) and the mass behind it, if it is enough and no more than there can be.
+    fn p_first(self, min_mass: f64) -> Option<(f64, f64)> {
+        let mass = self.mass();
+        let enough = mass > 0.0 && mass >= min_mass && mass <= MOST;
+        enough.then(|| (p_first(self.first, self.second, self.tie), mass.min(1.0)))
+    }
+
+    /// The likeliest verdict.
+    fn choice(self) -> Choice {
+        match self.tie > self.first.max(self.second) {
+            true => Choice::Tie,
+            false => choice_of(p_first(self.first, self.second, self.tie)),
+        }
+    }
+}
+
+/// Probability of each set of labels from the first of these tokens on.
+fn shares_of_sets(tokens: &[TokenLogprob], sets: usize, spellings: &[(usize, String)]) -> Option<Vec<f64>> {
     let mut said = String::new();
     let mut reached = 1.0;
     for token in tokens {
@@ -293,12 +264,8 @@ fn shares_at(tokens: &[TokenLogprob], sets: usize, spellings: &[(usize, String)]
             reached *= token.logprob?.min(0.0).exp();
             continue;
         }
-        let own_sets = open(&own);
-        let complete = spellings.iter().any(|(_, label)| *label == own);
-        if own_sets.is_empty() {
-            return None;
-        }
-        if own_sets.len() > 1 && !complete {
+        let whole = |text: &String| spellings.iter().any(|(_, label)| label == text);
+        if open(&own).len() > 1 && !whole(&own) {
             reached *= token.logprob?.min(0.0).exp();
             said = own;
             continue;
@@ -313,8 +280,8 @@ fn shares_at(tokens: &[TokenLogprob], sets: usize, spellings: &[(usize, String)]
             }
             // The beginning of a label counts for it where no token is the whole of it.
             if let [set] = open(text)[..] {
-                let whole = |label: &String| seen.iter().any(|(other, _)| other == label);
-                if !spellings.iter().any(|(other, label)| *other == set && whole(label)) {
+                let seen = |label: &String| seen.iter().any(|(other, _)| other == label);
+                if !spellings.iter().any(|(other, label)| *other == set && seen(label)) {
                     shares[set] += probability;
                 }
             }
@@ -324,11 +291,33 @@ fn shares_at(tokens: &[TokenLogprob], sets: usize, spellings: &[(usize, String)]
     None
 }
 
+/// What could have stood in a token's place, each once, the token itself among them; without those whose probability is not said.
+fn candidates(token: &TokenLogprob) -> impl Iterator<Item = (&[u8], f64)> {
+    let own = (token.bytes.as_slice(), token.logprob);
+    let in_top = token.top.iter().any(|(bytes, _)| *bytes == token.bytes);
+    let mut seen: Vec<&[u8]> = Vec::new();
+    let top = token.top.iter().map(|(bytes, logprob)| (bytes.as_slice(), *logprob));
+    (!in_top).then_some(own).into_iter().chain(top).filter_map(move |(bytes, logprob)| {
+        if seen.contains(&bytes) {
+            return None;
+        }
+        seen.push(bytes);
+        Some((bytes, logprob?.min(0.0).exp()))
+    })
+}
+
+/// A token or label without what may stand around it, in ASCII and lower case: ` Ａ` and `**a` are `a`.
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || "\"'`*_[](){}<>:.,;!#▁Ġ\u{feff}".contains(c));
+    text.chars().map(place::half_width).flat_map(char::to_lowercase).collect()
+}
+
 /// A later token of a label: nothing is taken off at its beginning.
 fn rest_of(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_end_matches(|c: char| !c.is_alphanumeric());
-    text.chars().map(half_width).flat_map(char::to_lowercase).collect()
+    text.chars().map(place::half_width).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

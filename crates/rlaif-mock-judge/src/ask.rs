@@ -1,5 +1,6 @@
 //! What a request asks for, whichever provider's words it uses.
 
+use crate::options::{FormKind, Options};
 use serde_json::Value;
 
 /// Whose protocol a call speaks.
@@ -102,6 +103,38 @@ impl Ask {
             Provider::Anthropic => (None, anthropic_format(body)),
         };
         Ok(Self { provider, model, messages, max_tokens, top_logprobs, format, prompt_tokens })
+    }
+
+    /// The same request to a server that ignores or refuses some forms.
+    ///
+    /// # Errors
+    /// If it refuses the form.
+    pub fn to_server(mut self, options: &Options) -> Result<Self, BadRequest> {
+        let kind = match &self.format {
+            Format::Free => return Ok(self),
+            Format::OneOf(_) => FormKind::Choice,
+            Format::Json(_) => FormKind::JsonSchema,
+            Format::Tool(..) => FormKind::Tool,
+        };
+        if options.refuse_forms.contains(&kind) {
+            return Err(match (kind, self.provider) {
+                (FormKind::Choice, _) => {
+                    bad("structured_outputs", "Unknown parameter: 'structured_outputs'.")
+                }
+                (FormKind::JsonSchema, Provider::OpenAi) => bad(
+                    "response_format",
+                    "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+                ),
+                (FormKind::JsonSchema, Provider::Anthropic) => {
+                    bad("output_config", "output_config: Extra inputs are not permitted")
+                }
+                (FormKind::Tool, _) => bad("tools", "tools: tool use is not supported with this model"),
+            });
+        }
+        if options.ignore_forms.contains(&kind) {
+            self.format = Format::Free;
+        }
+        Ok(self)
     }
 }
 

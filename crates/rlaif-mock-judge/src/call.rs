@@ -101,7 +101,7 @@ impl Core {
         if let Some(refused) = self.refuses_key(incoming.headers) {
             return early(Mode::Unauthorized, &|id| Reply::error(provider, 401, &refused, id));
         }
-        let ask = match read(incoming) {
+        let ask = match read(incoming, &self.options) {
             Ok(ask) => ask,
             Err((message, param)) => {
                 return early(Mode::BadRequest, &|id| {
@@ -161,13 +161,15 @@ pub(crate) fn key(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key"))
 }
 
-fn read(incoming: &Incoming<'_>) -> Result<Ask, (String, &'static str)> {
+fn read(incoming: &Incoming<'_>, options: &Options) -> Result<Ask, (String, &'static str)> {
     if incoming.provider == Provider::Anthropic && !incoming.headers.contains_key("anthropic-version") {
         return Err(("anthropic-version: header is required".into(), "anthropic-version"));
     }
     let value = serde_json::from_slice(incoming.body)
         .map_err(|error| (format!("We could not parse the JSON body of your request: {error}"), "body"))?;
-    Ask::read(incoming.provider, &value, incoming.deployment).map_err(|bad| (bad.message, bad.param))
+    Ask::read(incoming.provider, &value, incoming.deployment)
+        .and_then(|ask| ask.to_server(options))
+        .map_err(|bad| (bad.message, bad.param))
 }
 
 fn response(reply: Reply) -> Response<Body> {

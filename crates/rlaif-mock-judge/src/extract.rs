@@ -24,6 +24,10 @@ pub struct Question {
     pub wants_verdict: bool,
     /// Criteria for each of which the prompt asks for a rating of both responses, as `name: 1 = <rating>, 2 = <rating>`.
     pub rated: Vec<String>,
+    /// True if the prompt asks for a line `Confidence: 85`.
+    pub confidence: bool,
+    /// True if the prompt shows objects such as `{"explanation": "…", "verdict": "1"}` to answer with.
+    pub object: bool,
 }
 
 impl Default for Question {
@@ -37,6 +41,8 @@ impl Default for Question {
             brackets: false,
             wants_verdict: true,
             rated: Vec::new(),
+            confidence: false,
+            object: false,
         }
     }
 }
@@ -77,6 +83,14 @@ static NOT_YET: LazyLock<Regex> =
 
 static RATED: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?m)^([^\n:]{1,80}): \w{1,12} = <rating>, \w{1,12} = <rating>").expect("a constant pattern")
+});
+
+static CONFIDENCE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?mi)^confidence: ?<").expect("a constant pattern"));
+
+/// An object on a line of its own that ends with a verdict.
+static OBJECT: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?m)^\{[^\n]*"verdict": ?"([A-Za-z0-9]{1,12})"\}\s*$"#).expect("a constant pattern")
 });
 
 struct Section<'a> {
@@ -178,12 +192,16 @@ fn sections(text: &str) -> Vec<Section<'_>> {
 
 fn read_instructions(instructions: &str, asked: &mut Question) {
     asked.rated = RATED.captures_iter(instructions).map(|found| found[1].trim().to_owned()).collect();
+    asked.confidence = CONFIDENCE.is_match(instructions);
     let bracketed: Vec<&str> =
         BRACKETED.captures_iter(instructions).filter_map(|found| found.get(1)).map(|m| m.as_str()).collect();
     let lines: Vec<(&str, &str)> = VERDICT_LINE
         .captures_iter(instructions)
         .filter_map(|found| Some((found.name("lead")?.as_str(), found.name("label")?.as_str())))
         .collect();
+    let objects: Vec<&str> =
+        OBJECT.captures_iter(instructions).filter_map(|found| found.get(1)).map(|m| m.as_str()).collect();
+    asked.object = !objects.is_empty();
     let is_tie = |label: &str| matches!(label.to_lowercase().as_str(), "tie" | "c" | "equal" | "neither");
     match &asked.labels {
         Some(labels) => {
@@ -210,7 +228,7 @@ fn read_instructions(instructions: &str, asked: &mut Question) {
     }
     let tie_line =
         lines.iter().any(|(lead, label)| is_tie(label) && asked.lead.as_deref().is_none_or(|l| l == *lead));
-    asked.offers_tie = tie_line || bracketed.iter().any(|label| is_tie(label));
+    asked.offers_tie = tie_line || bracketed.iter().chain(&objects).any(|label| is_tie(label));
 }
 
 #[cfg(test)]
@@ -267,6 +285,8 @@ mod tests {
     fn our_own_templates_are_read() {
         for (name, earlier, expected, tie) in [
             ("explain", 0, ["1", "2"], true),
+            ("confidence", 0, ["1", "2"], true),
+            ("json", 0, ["1", "2"], true),
             ("verdict_only", 0, ["A", "B"], false),
             ("two_step", 1, ["A", "B"], false),
             ("metrics", 1, ["1", "2"], true),
@@ -278,9 +298,11 @@ mod tests {
             let asked = built_in(name, false, earlier);
             assert_eq!(asked.responses, [FIRST, SECOND], "{name}");
             assert_eq!(labels(&asked), Some(expected), "{name}");
-            assert_eq!(asked.lead.as_deref(), Some("Better response: "), "{name}");
+            let lead = (name != "json").then_some("Better response: ");
+            assert_eq!((asked.lead.as_deref(), asked.object), (lead, lead.is_none()), "{name}");
             assert!(asked.wants_verdict, "{name}");
             assert_eq!(asked.offers_tie, tie, "{name}");
+            assert_eq!(asked.confidence, name == "confidence", "{name}");
             assert_eq!(asked.rated.len(), if name == "per_criterion" { 2 } else { 0 }, "{name}");
         }
         for name in ["explain", "per_criterion", "reference"] {

@@ -37,5 +37,5 @@ pub mod writing;
 
 pub use chaos::{Group, Mode, Weighted};
 pub use ledger::{Entry, Ledger, LedgerError, Summary};
-pub use options::{AnswerStyle, BatchEnd, Latency, Options, OptionsError, Position};
+pub use options::{AnswerStyle, BatchEnd, FormKind, Latency, Options, OptionsError, Position};
 pub use server::{MockJudge, StartError};

@@ -33,6 +33,18 @@ pub enum AnswerStyle {
     Rating,
 }
 
+/// A form to which a request may hold its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum FormKind {
+    /// One of a few texts (vLLM's `structured_outputs.choice`)
+    Choice,
+    /// JSON, by a schema or not (`response_format`, Anthropic's `output_config`)
+    JsonSchema,
+    /// The input of a tool (Anthropic)
+    Tool,
+}
+
 /// How a batch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BatchEnd {
@@ -87,6 +99,13 @@ pub struct Options {
     /// Share of the probability that log-probabilities put on the labels together
     #[arg(long, default_value_t = 0.98, value_parser = share, help_heading = "Judging")]
     pub label_mass: f64,
+
+    /// Forms that requests ask for in vain: the reply is free text, as of a server that does not know the field
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = "Judging")]
+    pub ignore_forms: Vec<FormKind>,
+    /// Forms that are refused with a 400, as by a server that knows which fields it knows
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = "Judging")]
+    pub refuse_forms: Vec<FormKind>,
 
     /// Time to answer: `200ms`, or a uniform range such as `0.5s..2s`
     #[arg(long, default_value = "0ms", value_parser = latency, help_heading = "Time and limits")]

@@ -72,12 +72,19 @@ pub fn write<R: Rng>(
             let ratings: String =
                 question.rated.iter().map(|name| rated(name, &labels, opinion) + "\n").collect();
             let explanation = if ratings.is_empty() { explanation + "\n" } else { ratings };
-            placed(format!("{explanation}\n{lead}"), &label, "", alternatives)
+            let sure = match question.confidence {
+                true => format!("Confidence: {:.0}\n", 100.0 * opinion.confidence),
+                false => String::new(),
+            };
+            placed(format!("{explanation}\n{sure}{lead}"), &label, "", alternatives)
         }
-        AnswerStyle::Label => {
-            let lead = question.lead.as_deref().unwrap_or_default();
-            placed(line(lead, &label), &label, "", alternatives)
-        }
+        AnswerStyle::Label => match choice_of(&ask.format, &label) {
+            Some((before, word)) => placed(before, &word, "", alternatives),
+            None => {
+                let lead = question.lead.as_deref().unwrap_or_default();
+                placed(line(lead, &label), &label, "", alternatives)
+            }
+        },
         AnswerStyle::Brackets => placed(format!("{explanation}\n\n[["), &label, "]]", alternatives),
         AnswerStyle::Json => {
             let schema = match &ask.format {
@@ -104,7 +111,11 @@ pub fn write<R: Rng>(
         }
         AnswerStyle::Rating => {
             let rating = rating(opinion.quality[0]).to_string();
-            placed(line("Rating: ", &rating), &rating, "", Alternatives::Ratings)
+            let before = match choice_of(&ask.format, &rating) {
+                Some((before, _)) => before,
+                None => line("Rating: ", &rating),
+            };
+            placed(before, &rating, "", Alternatives::Ratings)
         }
     }
 }
@@ -128,13 +139,24 @@ pub fn rating(quality: f64) -> u32 {
     (1.0 + 9.0 * quality.clamp(0.0, 1.0)).round() as u32
 }
 
+/// Of the texts that a reply must be one of, the one that is this label or ends with it: what stands before the label, and the label.
+fn choice_of(format: &Format, label: &str) -> Option<(String, String)> {
+    let Format::OneOf(options) = format else { return None };
+    let ends = |option: &&String| option.rsplit(' ').next() == Some(label);
+    let option = options.iter().find(|option| *option == label).or_else(|| options.iter().find(ends))?;
+    Some((option[..option.len() - label.len()].to_owned(), label.to_owned()))
+}
+
 fn auto(ask: &Ask, question: &Question) -> AnswerStyle {
     let room = ask.max_tokens.unwrap_or(u64::MAX);
     match &ask.format {
         Format::Json(_) | Format::Tool(..) => AnswerStyle::Json,
+        Format::OneOf(_) | Format::Free if question.responses.len() == 1 && question.labels.is_none() => {
+            AnswerStyle::Rating
+        }
         Format::OneOf(_) => AnswerStyle::Label,
-        Format::Free if question.responses.len() == 1 && question.labels.is_none() => AnswerStyle::Rating,
         Format::Free if room < NO_ROOM => AnswerStyle::Label,
+        Format::Free if question.object => AnswerStyle::Json,
         Format::Free if question.brackets => AnswerStyle::Brackets,
         Format::Free => AnswerStyle::House,
     }
@@ -148,8 +170,10 @@ fn labels(ask: &Ask, question: &Question) -> [String; 2] {
         Format::Json(Some(schema)) | Format::Tool(_, schema) => find_enum(schema, 0).unwrap_or_default(),
         _ => Vec::new(),
     };
+    let is_or_ends_an_option =
+        |label: &String| options.contains(label) || choice_of(&ask.format, label).is_some();
     if let Some(labels) = &in_prompt
-        && (options.is_empty() || labels.iter().all(|label| options.contains(label)))
+        && (options.is_empty() || labels.iter().all(is_or_ends_an_option))
     {
         return labels.clone();
     }
@@ -387,6 +411,12 @@ mod tests {
         assert_eq!(said(4), "B");
         let choice = Format::OneOf(vec!["A".into(), "B".into()]);
         assert_eq!(written(&ask(choice, 8), &asked, AnswerStyle::Auto).text, "B");
+        let lines = Format::OneOf(vec!["Verdict: A".into(), "Verdict: B".into()]);
+        let whole = written(&ask(lines, 8), &asked, AnswerStyle::Auto);
+        assert_eq!((whole.text.as_str(), &whole.text[whole.verdict.clone()]), ("Verdict: B", "B"));
+        let ratings = Format::OneOf((1..=10).map(|rating| format!("Score: {rating}")).collect());
+        let single = Question { responses: vec!["x".into()], ..Question::default() };
+        assert_eq!(written(&ask(ratings, 8), &single, AnswerStyle::Auto).text, "Score: 3");
     }
 
     #[test]
@@ -396,6 +426,9 @@ mod tests {
         let rated = Question { rated: vec!["accuracy".into()], ..question(["QX", "TR"]) };
         let text = written(&ask(Format::Free, 500), &rated, AnswerStyle::Auto).text;
         assert_eq!(text, "accuracy: QX = 3, TR = 8 (it does what was asked)\n\nBetter response: TR");
+        let sure = Question { confidence: true, ..question(["1", "2"]) };
+        let text = written(&ask(Format::Free, 500), &sure, AnswerStyle::Auto).text;
+        assert!(text.ends_with("\n\nConfidence: 90\nBetter response: 2"), "{text}");
     }
 
     #[test]

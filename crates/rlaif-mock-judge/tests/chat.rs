@@ -6,10 +6,13 @@ mod common;
 
 use common::*;
 use futures_util::StreamExt;
+use rlaif_core::config::{JudgeConfig, JudgeKind};
 use rlaif_core::money::{MicroUsd, Price, Usage};
 use rlaif_core::records::Choice;
-use rlaif_judge::{Style, read_reply};
-use rlaif_mock_judge::{AnswerStyle, Latency, MockJudge, Mode, Options, OptionsError, Position, StartError};
+use rlaif_judge::{Capabilities, ChatModel, ChatRequest, Form, Style, read_reply};
+use rlaif_mock_judge::{
+    AnswerStyle, FormKind, Latency, MockJudge, Mode, Options, OptionsError, Position, StartError,
+};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -133,53 +136,196 @@ async fn json_labels_and_log_probabilities_where_they_are_asked_for() {
     assert_eq!(content(&reply), "10", "there is no room for more");
 }
 
-/// Every template of `rlaif-judge`, each step over the wire, read by its own reader.
+/// Every template of `rlaif-judge`, each step over the wire, read by its own reader; the last step with log-probabilities where a
+/// template reads a token, or where they are asked for.
+async fn judged(judge: &MockJudge, name: &str, secrets: bool, logprobs: bool, texts: [&str; 2]) -> Judged {
+    use rlaif_judge::answer::read_answer;
+    use rlaif_judge::template::{AnswerKind, TemplateProtocol, View};
+    let asker = asker(name, secrets);
+    let rates = asker.protocol() == TemplateProtocol::Rating;
+    let view = View {
+        prompt: "Name a colour.",
+        first: texts[0],
+        second: (!rates).then_some(texts[1]),
+        reference: Some("Blue."),
+        nonce: name.len() as u64,
+        vote: 0,
+    };
+    let mut earlier = Vec::new();
+    for (index, step) in asker.steps().iter().enumerate() {
+        let token = step.answer == AnswerKind::Token;
+        let last = index + 1 == asker.steps().len();
+        let max_tokens = step.max_tokens.unwrap_or(512);
+        let mut body = json!({"model": "m", "messages": asker.messages(&view, &earlier).unwrap(),
+            "max_tokens": max_tokens, "temperature": 0.0});
+        if token || logprobs && last {
+            body["logprobs"] = json!(true);
+            body["top_logprobs"] = json!(20);
+        }
+        let reply = post(&chat(judge), &body).await.bytes().await.unwrap();
+        let answer = read_answer(&reply, if token { usize::MAX } else { max_tokens });
+        if last && rates {
+            return Judged::Rating(asker.read_rating(&answer).unwrap());
+        }
+        if last {
+            return Judged::Verdict(asker.read(&view, &earlier, &answer));
+        }
+        earlier.push(answer.text.unwrap());
+    }
+    unreachable!("a template has a last step")
+}
+
+#[derive(Debug)]
+enum Judged {
+    Verdict(rlaif_core::records::Verdict),
+    Rating(f64),
+}
+
 #[tokio::test]
 async fn every_built_in_template_gets_the_verdict_that_was_planted() {
-    use rlaif_judge::answer::read_answer;
-    use rlaif_judge::template::{AnswerKind, TemplateProtocol, View, built_in_names};
+    use rlaif_judge::template::built_in_names;
     let judge = start(Options::default()).await;
-    for (number, name) in built_in_names().enumerate() {
-        for secrets in [false, true] {
+    for name in built_in_names() {
+        for (secrets, logprobs) in [(false, false), (true, false), (false, true), (true, true)] {
+            let texts = ["A stone. [q=0.2]", "Red. [q=0.8]"];
+            let verdict = match judged(&judge, name, secrets, logprobs, texts).await {
+                Judged::Verdict(verdict) => verdict,
+                // 0.2 is a rating of 2.8, which is −0.6 from −1 to 1.
+                Judged::Rating(rating) => {
+                    assert!((rating + 0.6).abs() < 0.05, "{rating}");
+                    continue;
+                }
+            };
+            assert_eq!(verdict.choice, Ok(Choice::Second), "{name}, {secrets}: {verdict:?}");
+            if name == "per_criterion" {
+                assert_eq!(verdict.scores["accuracy"], (3.0, 8.0));
+            }
+            let soft = logprobs || ["verdict_only", "two_step", "confidence"].contains(&name);
+            assert_eq!(verdict.p_first.is_some(), soft, "{name}, {secrets}: {verdict:?}");
+            assert_eq!(verdict.mass.is_some(), soft && (logprobs || name != "confidence"), "{name}");
+        }
+    }
+}
+
+/// What a judge is unsure of comes out as a probability, however it is told: by a token, in words with log-probabilities, or by its
+/// own word, which has whole per cents.
+#[tokio::test]
+async fn a_judge_says_how_sure_it_is_in_three_ways() {
+    let judge = start(Options { accuracy: 0.8, ..Options::default() }).await;
+    for (name, logprobs) in [("verdict_only", true), ("explain", true), ("confidence", false)] {
+        let (mut sure, mut right, mut whole) = (0.0, 0.0, 0);
+        let n = 300_u16;
+        for number in 0..n {
+            let texts = [format!("A stone {number}. [q=0.2]"), "Red. [q=0.8]".to_owned()];
+            let Judged::Verdict(verdict) = judged(&judge, name, true, logprobs, [&texts[0], &texts[1]]).await
+            else {
+                unreachable!("it compares")
+            };
+            let p = verdict.p_first.unwrap();
+            assert!(p == 0.5 || (verdict.choice == Ok(Choice::First)) == (p > 0.5), "{name}: {verdict:?}");
+            sure += p.max(1.0 - p) / f64::from(n);
+            right += f64::from(u8::from(p < 0.5)) / f64::from(n);
+            whole += usize::from((100.0 * p - (100.0 * p).round()).abs() < 1e-9);
+        }
+        // Of the verdicts given with c, a share c is right; both means are the accuracy, up to five standard errors.
+        assert!((sure - 0.8).abs() < 0.07 && (right - 0.8).abs() < 0.12, "{name}: {sure}, {right}");
+        assert_eq!(whole == usize::from(n), name == "confidence", "{name}: {whole}");
+    }
+}
+
+fn client_of(judge: &MockJudge, kind: JudgeKind) -> (rlaif_judge::Provider, ChatRequest) {
+    let config =
+        JudgeConfig { kind, model: "m".into(), base_url: Some(judge.base_url()), ..JudgeConfig::default() };
+    let client = rlaif_judge::Provider::from_config(&config, |_| None).unwrap();
+    (client, ChatRequest::of_judge(&config, Vec::new()))
+}
+
+/// What a client's probe finds out of a server that knows each form, ignores it, or refuses it.
+#[tokio::test]
+async fn a_probe_tells_servers_that_hold_a_form_from_those_that_ignore_or_refuse_it() {
+    use rlaif_judge::capability::{REFUSALS, obeys, probe_request};
+    let forms = [
+        (JudgeKind::Openai, Form::Choice, FormKind::Choice),
+        (JudgeKind::Openai, Form::JsonSchema, FormKind::JsonSchema),
+        (JudgeKind::Anthropic, Form::JsonSchema, FormKind::JsonSchema),
+        (JudgeKind::Anthropic, Form::Tool, FormKind::Tool),
+    ];
+    for (kind, form, named) in forms {
+        let send = async |options: Options| {
+            let judge = start(options).await;
+            let (client, like) = client_of(&judge, kind);
+            let client = client.with_capabilities(Capabilities { form });
+            let reply = client.send(&client.body(&probe_request(&like))).await;
+            (reply, judge.settled_summary().await.billed)
+        };
+        let (held, billed) = send(Options::default()).await;
+        assert!(obeys(form, &held.unwrap().body) && billed == 1, "{kind:?} {form}");
+        let (ignored, billed) = send(Options { ignore_forms: vec![named], ..Options::default() }).await;
+        assert!(!obeys(form, &ignored.unwrap().body) && billed == 1, "{kind:?} {form}");
+        let (refused, billed) = send(Options { refuse_forms: vec![named], ..Options::default() }).await;
+        let error = refused.unwrap_err();
+        assert!(REFUSALS.contains(&error.kind) && billed == 0, "{kind:?} {form}: {error}");
+    }
+}
+
+/// Templates that want one token or an object, in every form to which an endpoint can hold them.
+#[tokio::test]
+async fn verdicts_are_the_planted_ones_in_every_form() {
+    use rlaif_judge::answer::read_answer;
+    use rlaif_judge::template::{AnswerKind, TemplateProtocol, View};
+    let judge = start(Options::default()).await;
+    let cases = [
+        (JudgeKind::Openai, Form::Text),
+        (JudgeKind::Openai, Form::Choice),
+        (JudgeKind::Openai, Form::JsonSchema),
+        (JudgeKind::Anthropic, Form::Text),
+        (JudgeKind::Anthropic, Form::JsonSchema),
+        (JudgeKind::Anthropic, Form::Tool),
+    ];
+    for (kind, form) in cases {
+        let (client, like) = client_of(&judge, kind);
+        let client = client.with_capabilities(Capabilities { form });
+        for (name, secrets) in [("json", false), ("json", true), ("verdict_only", false), ("rating", false)] {
             let asker = asker(name, secrets);
+            let step = &asker.steps()[0];
+            let token = step.answer == AnswerKind::Token;
+            if token && kind == JudgeKind::Anthropic {
+                continue; // it gives no log-probabilities, and the program refuses such a judge
+            }
             let rates = asker.protocol() == TemplateProtocol::Rating;
             let view = View {
                 prompt: "Name a colour.",
                 first: "A stone. [q=0.2]",
                 second: (!rates).then_some("Red. [q=0.8]"),
-                reference: Some("Blue."),
-                nonce: number as u64,
+                reference: None,
+                nonce: 5,
                 vote: 0,
             };
-            let (mut earlier, mut last) = (Vec::new(), None);
-            for step in asker.steps() {
-                let token = step.answer == AnswerKind::Token;
-                let max_tokens = step.max_tokens.unwrap_or(512);
-                let mut body = json!({"model": "m", "messages": asker.messages(&view, &earlier).unwrap(),
-                    "max_tokens": max_tokens, "temperature": 0.0});
-                if token {
-                    body["logprobs"] = json!(true);
-                    body["top_logprobs"] = json!(20);
-                }
-                let reply = post(&chat(&judge), &body).await.bytes().await.unwrap();
-                let answer = read_answer(&reply, if token { usize::MAX } else { max_tokens });
-                earlier.push(answer.text.clone().unwrap());
-                last = Some(answer);
-            }
-            earlier.pop();
-            let last = last.unwrap();
+            let max_tokens = step.max_tokens.unwrap_or(like.max_tokens);
+            let request = ChatRequest {
+                messages: asker.messages(&view, &[]).unwrap(),
+                max_tokens,
+                top_logprobs: (kind == JudgeKind::Openai).then_some(20),
+                schema: asker.schema(0, &view),
+                choices: asker.choices(0),
+                ..like.clone()
+            };
+            let reply = client.send(&client.body(&request)).await.unwrap().body;
+            let answer = read_answer(&reply, if token { usize::MAX } else { max_tokens });
             if rates {
-                let rating = asker.read_rating(&last).unwrap();
-                // 0.2 is a rating of 2.8, which is −0.6 from −1 to 1.
-                assert!((rating + 0.6).abs() < 0.05, "{rating}");
+                assert!((asker.read_rating(&answer).unwrap() + 0.6).abs() < 0.05, "{form}: {answer:?}");
                 continue;
             }
-            let verdict = asker.read(&view, &earlier, &last);
-            assert_eq!(verdict.choice, Ok(Choice::Second), "{name}, {secrets}: {last:?}");
-            if name == "per_criterion" {
-                assert_eq!(verdict.scores["accuracy"], (3.0, 8.0));
+            let verdict = asker.read(&view, &[], &answer);
+            assert_eq!(verdict.choice, Ok(Choice::Second), "{kind:?} {form} {name}: {answer:?}");
+            assert_eq!(verdict.p_first.is_some(), kind == JudgeKind::Openai, "{form} {name}: {answer:?}");
+            let said = answer.text.unwrap();
+            if name == "json" {
+                assert!(verdict.explanation.unwrap().contains("esponse 2"), "{said}");
             }
-            assert_eq!(verdict.p_first.is_some(), name == "verdict_only" || name == "two_step", "{name}");
+            if token && form == Form::Choice {
+                assert_eq!(said, "Better response: B");
+            }
         }
     }
 }

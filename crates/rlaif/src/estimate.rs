@@ -3,12 +3,13 @@
 
 use crate::context::Context;
 use crate::judging::openai::price;
-use crate::judging::templates;
+use crate::judging::{forms, templates};
 use anyhow::Result;
 use rlaif_core::MicroUsd;
 use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
 use rlaif_core::money::{Price, ServiceTier, Usage};
 use rlaif_core::records::{Pair, Prompt, Response, Split};
+use rlaif_judge::capability::probe_request;
 use rlaif_judge::template::TemplateProtocol;
 use rlaif_judge::{Asker, ChatRequest, View, orders};
 use rlaif_store::store::{BASELINE, RequestState, TRAIN_PAIRS};
@@ -35,6 +36,9 @@ const TOKENS_A_SECOND: f64 = 50.0;
 /// What a provider may take for a batch.
 const MINUTES_A_BATCH: f64 = 24.0 * 60.0;
 
+/// Tokens of an ordinary answer to a probe of the endpoint.
+const PROBE_REPLY: u64 = 8;
+
 /// What one judge is asked through one template.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
@@ -42,7 +46,7 @@ pub struct Estimate {
     pub judge: String,
     /// The template.
     pub template: String,
-    /// Requests in all.
+    /// Requests in all; with the judge's first template also the small calls that find out what its endpoint holds answers to.
     pub calls: u64,
     /// Requests of the judge that have an answer in the ledger already, through whichever template.
     pub answered: u64,
@@ -58,6 +62,36 @@ pub struct Estimate {
     pub minutes: Option<f64>,
     /// Whether it is asked in batches, at their price.
     pub batch: bool,
+}
+
+impl Estimate {
+    /// Adds the small calls that find out what the endpoint holds answers to; they are single calls also of a judge in batches.
+    fn add_probes(&mut self, context: &Context, judge: &JudgeConfig, calls: u64) {
+        if calls == 0 {
+            return;
+        }
+        let probe = probe_request(&ChatRequest::of_judge(judge, Vec::new()));
+        let most = probe.max_tokens as u64;
+        let bytes: usize = probe.messages.iter().map(|message| message.content.len()).sum();
+        let usage = Usage {
+            prompt_tokens: bytes.div_ceil(BYTES_A_TOKEN) as u64 + TOKENS_A_MESSAGE,
+            completion_tokens: PROBE_REPLY.min(most),
+            ..Usage::default()
+        };
+        self.calls += calls;
+        self.prompt_tokens += calls * usage.prompt_tokens;
+        self.completion_tokens += calls * usage.completion_tokens;
+        let price = price(&context.config, judge);
+        let add = |sum: Option<i64>, one| Some(plus(sum.map(MicroUsd), calls, one)?.0);
+        self.micro_usd = add(self.micro_usd, price.and_then(|price| price.cost(&usage)));
+        let worst = price.map(|price| price.worst_case(probe.prompt_tokens_at_most(), most));
+        self.micro_usd_at_most = add(self.micro_usd_at_most, worst);
+    }
+}
+
+/// The sum with so many calls at this price; `None` if one of them is unknown.
+fn plus(sum: Option<MicroUsd>, calls: u64, one: Option<MicroUsd>) -> Option<MicroUsd> {
+    sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
 }
 
 /// Texts to be judged.
@@ -85,8 +119,11 @@ pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
     }
     let mut estimates = Vec::new();
     for judge in judges {
-        for asker in templates::askers(context, judge)? {
-            let mut estimate = estimate(context, judge, &asker, &material)?;
+        let askers = templates::askers(context, judge)?;
+        let mut to_find = forms::to_find(context, judge, &askers)?.len() as u64;
+        for asker in &askers {
+            let mut estimate = estimate(context, judge, asker, &material)?;
+            estimate.add_probes(context, judge, std::mem::take(&mut to_find));
             estimate.answered = answered.get(&judge.name).copied().unwrap_or(0);
             estimates.push(estimate);
         }
@@ -214,16 +251,13 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
         estimate.calls += calls;
         estimate.prompt_tokens += calls * usage.prompt_tokens;
         estimate.completion_tokens += calls * usage.completion_tokens;
-        let add = |sum: Option<MicroUsd>, one: Option<MicroUsd>| {
-            sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
-        };
-        usual = add(usual, price.and_then(|price| price.cost(&usage)));
+        usual = plus(usual, calls, price.and_then(|price| price.cost(&usage)));
         let prompt_at_most = mean(sums.prompt_tokens_at_most);
         let worst = price.map(|price| match judge.batch {
             true => price.worst_case_in_batch(prompt_at_most, most as u64),
             false => price.worst_case(prompt_at_most, most as u64),
         });
-        at_most = add(at_most, worst);
+        at_most = plus(at_most, calls, worst);
         seconds += calls as f64 * (SECONDS_A_CALL + expected as f64 / TOKENS_A_SECOND);
     }
     estimate.micro_usd = usual.map(|sum| sum.0);
@@ -282,7 +316,12 @@ fn write_out(
     let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
     sums.written += 1;
     sums.prompt_tokens += bytes.div_ceil(BYTES_A_TOKEN) as u64 + TOKENS_A_MESSAGE * messages.len() as u64;
-    let request = ChatRequest { max_tokens: most(step), ..ChatRequest::of_judge(judge, messages) };
+    let request = ChatRequest {
+        max_tokens: most(step),
+        schema: asker.schema(step, &view),
+        choices: asker.choices(step),
+        ..ChatRequest::of_judge(judge, messages)
+    };
     // Earlier replies may be longer than usual; each of their tokens is a few bytes.
     let longer: usize = (0..step).map(|step| BYTES_A_TOKEN * most(step)).sum();
     sums.prompt_tokens_at_most += request.prompt_tokens_at_most() + longer as u64;

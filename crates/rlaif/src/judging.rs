@@ -7,8 +7,10 @@
 pub(crate) mod asking;
 pub(crate) mod batch_sending;
 pub(crate) mod batches;
+pub(crate) mod forms;
 mod ledger;
 mod local;
+mod lone;
 pub(crate) mod openai;
 mod ratings;
 pub(crate) mod sending;

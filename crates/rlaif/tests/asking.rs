@@ -34,11 +34,21 @@ fn responses(body: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// Answers tokens with log-probabilities, criteria with ratings, and everything else with an explanation and the house verdict.
+/// What the endpoint does with `structured_outputs` and `response_format`.
+#[derive(Clone, Copy, PartialEq)]
+enum Forms {
+    Ignored,
+    Held,
+    Refused,
+}
+
+/// Answers tokens with log-probabilities, ratings and objects where they are asked for, and everything else with an explanation and
+/// the house verdict.
 struct Judge {
     bodies: Arc<Mutex<Vec<Value>>>,
     /// Says nothing where it is asked for words first.
     silent: bool,
+    forms: Forms,
 }
 
 impl Respond for Judge {
@@ -49,12 +59,29 @@ impl Respond for Judge {
         let last = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
         let logprob =
             |token: &str, p: f64| json!({"token": token, "logprob": p.ln(), "bytes": token.as_bytes()});
+        let asks =
+            ["structured_outputs", "response_format"].into_iter().find(|name| body.get(*name).is_some());
+        if let (Some(name), Forms::Refused) = (asks, self.forms) {
+            self.bodies.lock().unwrap().push(body.clone());
+            let message = format!("Unknown parameter: '{name}'.");
+            let error = json!({"error": {"message": message, "code": "unknown_parameter"}});
+            return ResponseTemplate::new(400).set_body_json(error);
+        }
+        let held = asks.filter(|_| self.forms == Forms::Held);
         let (content, logprobs) = match shown.as_slice() {
+            _ if last.contains("banana") => {
+                let said = match held {
+                    Some("structured_outputs") => body["structured_outputs"]["choice"][1].as_str().unwrap(),
+                    Some(_) => "{\"verdict\": \"zk\"}",
+                    None => "banana",
+                };
+                (said.to_owned(), Value::Null)
+            }
             _ if self.silent && last.contains("Give no verdict yet") => (String::new(), Value::Null),
             [(_, text)] => {
                 // The earlier in the alphabet, the better: 9, or 3.
                 let rating = if key(text).as_str() < "N" { "9" } else { "3" };
-                let other = if rating == "9" { "7" } else { "1" };
+                let other = if rating == "9" { "7" } else { "2" };
                 let top = json!([logprob(rating, 0.75), logprob(other, 0.25)]);
                 let content = json!([{"token": rating, "logprob": 0.75_f64.ln(), "bytes": rating.as_bytes(), "top_logprobs": top}]);
                 (rating.to_owned(), json!({"content": content}))
@@ -64,8 +91,18 @@ impl Respond for Judge {
                 let worse = if better == first { second } else { first };
                 if token {
                     let top = json!([logprob(better, 0.8), logprob(worse, 0.2)]);
-                    let content = json!([{"token": better, "logprob": 0.8_f64.ln(), "bytes": better.as_bytes(), "top_logprobs": top}]);
-                    (better.clone(), json!({"content": content}))
+                    let mut content = vec![logprob(better, 0.8)];
+                    content[0]["top_logprobs"] = top;
+                    // The only texts that the request allows.
+                    let lead = if held.is_some() { "Better response: " } else { "" };
+                    if !lead.is_empty() {
+                        content.insert(0, logprob(lead, 1.0));
+                    }
+                    (format!("{lead}{better}"), json!({"content": content}))
+                } else if last.contains("{\"explanation\"") {
+                    let object =
+                        json!({"explanation": format!("Response {better} comes first."), "verdict": better});
+                    (object.to_string(), Value::Null)
                 } else if last.contains("Give no verdict yet") {
                     (format!("Response {better} comes first."), Value::Null)
                 } else {
@@ -93,10 +130,14 @@ struct Endpoint {
 
 impl Endpoint {
     fn new(silent: bool) -> Self {
+        Self::with(silent, Forms::Ignored)
+    }
+
+    fn with(silent: bool, forms: Forms) -> Self {
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(MockServer::start());
         let bodies = Arc::new(Mutex::new(Vec::new()));
-        let judge = Judge { bodies: bodies.clone(), silent };
+        let judge = Judge { bodies: bodies.clone(), silent, forms };
         let mock = Mock::given(method("POST")).and(path("/v1/chat/completions")).respond_with(judge);
         runtime.block_on(mock.mount(&server));
         Self { _runtime: runtime, server, bodies }
@@ -144,7 +185,13 @@ fn two_steps_explain_first_and_give_p_from_the_verdicts_token() {
     let lab = endpoint.lab("templates = [\"two_step\"]", "");
     let (_, stderr) = lab.done(&LABEL);
     assert!(stderr.contains("label: 36 preferences of 36 pairs"), "{stderr}");
-    assert_eq!(endpoint.calls(), 2 * 72, "two steps, both orders of 36 pairs");
+    let calls = 2 * 72 + 1;
+    assert_eq!(
+        endpoint.calls(),
+        calls,
+        "two steps, both orders of 36 pairs, and whether answers can be held to a choice"
+    );
+    assert!(stderr.contains("answers are read as free text (`choice`: the endpoint ignores it)"), "{stderr}");
     let rows = preferences(&lab);
     assert_alphabetical(&rows, 0.8);
     assert!(rows.iter().all(|row| row["explanation"].as_str().unwrap().contains("comes first")));
@@ -157,7 +204,7 @@ fn two_steps_explain_first_and_give_p_from_the_verdicts_token() {
     drop(bodies);
     // Nothing is asked again.
     lab.done(&["run", "rlaif.toml", "--until", "label", "--set", "label.tie_margin=0.05"]);
-    assert_eq!(endpoint.calls(), 2 * 72);
+    assert_eq!(endpoint.calls(), calls);
 }
 
 #[test]
@@ -169,9 +216,75 @@ fn an_early_step_without_an_answer_ends_the_question_and_nothing_more_is_paid() 
     assert!(stderr.contains("36 no verdict"), "{stderr}");
     assert_eq!(
         endpoint.calls(),
-        2 * 72,
+        2 * 72 + 1,
         "each first step once more, since its reply is no use, and no second step"
     );
+}
+
+/// What an endpoint holds answers to is found out with one call, which is paid like any other, and never again.
+#[test]
+fn an_endpoint_is_asked_once_what_it_holds_answers_to() {
+    let endpoint = Endpoint::with(false, Forms::Held);
+    let lab = endpoint.lab("templates = [\"verdict_only\"]", "");
+    let broke = [&LABEL[..], &["--set", "label.max_usd=0.0001"]].concat();
+    let (_, stderr) = lab.ends_with(1, &broke);
+    assert!(
+        stderr.contains("label.max_usd") && endpoint.calls() == 0,
+        "the first call could exceed it: {stderr}"
+    );
+
+    let (stdout, stderr) = lab.done(&[&LABEL[..], &["--json"]].concat());
+    assert!(stderr.contains("its endpoint holds answers to a form (`choice`)"), "{stderr}");
+    assert_eq!(endpoint.calls(), 1 + 72);
+    let outcome: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(outcome["cost_micro_usd"], 73 * (100 + 5));
+    assert_alphabetical(&preferences(&lab), 0.8);
+    for (index, body) in endpoint.bodies.lock().unwrap().iter().enumerate() {
+        let probe = body["messages"][0]["content"].as_str().unwrap().contains("banana");
+        assert_eq!(probe, index == 0);
+        let choice = &body["structured_outputs"]["choice"];
+        assert!(probe || *choice == json!(["Better response: A", "Better response: B"]), "{choice}");
+    }
+    // Other questions, and the same endpoint.
+    lab.done(&[&LABEL[..], &["--set", "label.judges[0].sampling_temperature=0.1"]].concat());
+    assert_eq!(endpoint.calls(), 1 + 2 * 72);
+    lab.done(&[&LABEL[..], &["--set", "label.judges[0].structured_output=off"]].concat());
+    assert_eq!(endpoint.calls(), 1 + 3 * 72);
+    assert!(endpoint.bodies.lock().unwrap().last().unwrap().get("structured_outputs").is_none());
+    // A file is written in the form that is known.
+    let hotter = ["--set", "label.judges[0].sampling_temperature=0.2"];
+    lab.done(
+        &[&["batch", "export", "rlaif.toml", "requests.jsonl", "--judge", "fake"][..], &hotter].concat(),
+    );
+    let file = lab.read("requests.jsonl");
+    let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let held = lines.iter().filter(|line| line["body"]["structured_outputs"]["choice"].is_array());
+    assert_eq!((held.count(), lines.len(), endpoint.calls()), (72, 72, 1 + 3 * 72));
+}
+
+#[test]
+fn a_form_that_is_refused_costs_nothing_and_objects_are_read_from_free_text() {
+    for (forms, calls) in [(Forms::Refused, 72), (Forms::Held, 73)] {
+        let endpoint = Endpoint::with(false, forms);
+        let lab = endpoint.lab("templates = [\"json\"]\nverdict_codes = true", "");
+        let (stdout, stderr) = lab.done(&[&LABEL[..], &["--json"]].concat());
+        let refused = "answers are read as free text (`json_schema`: ";
+        assert_eq!(stderr.contains(refused), forms == Forms::Refused, "{stderr}");
+        assert_eq!(endpoint.calls(), 73);
+        let outcome: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(outcome["cost_micro_usd"], calls * (100 + 5));
+        let rows = preferences(&lab);
+        assert_eq!(rows.len(), 36);
+        assert_alphabetical(&rows, 1.0);
+        assert!(rows.iter().all(|row| row["explanation"].as_str().unwrap().contains("comes first")));
+        for body in endpoint.bodies.lock().unwrap()[1..].iter() {
+            let schema = &body["response_format"]["json_schema"]["schema"];
+            let labels: Vec<String> = responses(body).into_iter().map(|(label, _)| label).collect();
+            let offered = &schema["properties"]["verdict"]["enum"];
+            let held = forms == Forms::Held;
+            assert_eq!(*offered == json!([labels[0], labels[1], "tie"]), held, "{offered}, {labels:?}");
+        }
+    }
 }
 
 #[test]
@@ -204,9 +317,9 @@ fn ratings_are_bought_once_a_response_and_pairs_compare_by_them() {
     let endpoint = Endpoint::new(false);
     let lab = endpoint.lab("protocol = \"rating\"\ntemperature = 0.5", "");
     lab.done(&LABEL);
-    assert!(endpoint.calls() <= 48, "12 prompts with 4 responses each: {}", endpoint.calls());
-    // 9 and 7 with 0.75 and 0.25 is 8.5; 3 and 1 is 2.5: six points of nine are 4/3 on [−1, 1].
-    let p = 1.0 / (1.0 + (-(6.0 / 4.5) / 0.5_f64).exp());
+    assert!(endpoint.calls() <= 48 + 1, "12 prompts with 4 responses each: {}", endpoint.calls());
+    // 9 and 7 with 0.75 and 0.25 is 8.5; 3 and 2 is 2.75: 5.75 points of nine, on [−1, 1].
+    let p = 1.0 / (1.0 + (-(5.75 / 4.5) / 0.5_f64).exp());
     let rows = preferences(&lab);
     assert_alphabetical(&rows, p);
 }
@@ -262,7 +375,7 @@ fn the_plan_tells_what_judging_will_take() {
     };
     let before = plan(&lab);
     let calls: u64 = before.iter().map(|judge| judge["calls"].as_u64().unwrap()).sum();
-    assert_eq!(calls, 2 * 72 + 12 + 72);
+    assert_eq!(calls, 2 * 72 + 12 + 72 + 1);
     assert_eq!(endpoint.calls(), 0, "it sends nothing");
     lab.done(&LABEL);
     assert_eq!(endpoint.calls() as u64, calls);

@@ -40,12 +40,26 @@ fn answer(body: &Value) -> Value {
         text[text.find('>').unwrap() + 1..text.find("</response").unwrap()].trim().to_string()
     };
     let verdict = if key(&response("1")) <= key(&response("2")) { 1 } else { 2 };
+    let content = match shown.contains("{\"explanation\"") {
+        true => json!({"explanation": "I looked at both.", "verdict": verdict.to_string()}).to_string(),
+        false => format!("I looked at both.\n\nBetter response: {verdict}"),
+    };
     json!({
         "id": "x", "object": "chat.completion", "model": "fake-1",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {
-            "role": "assistant", "content": format!("I looked at both.\n\nBetter response: {verdict}")}}],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
     })
+}
+
+/// The requests of an exported file.
+fn lines(lab: &Lab, file: &str) -> Vec<Value> {
+    lab.read(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Writes the results of an exported file.
+fn answer_file(lab: &Lab, requests: &str, results: &str) {
+    let done: Vec<String> = lines(lab, requests).iter().map(|line| result(line).to_string()).collect();
+    lab.write(results, &done.join("\n"));
 }
 
 fn result(line: &Value) -> Value {
@@ -238,9 +252,8 @@ fn a_file_goes_out_and_comes_back_without_an_endpoint() {
         "{stderr}"
     );
 
-    let requests = lab.read("requests.jsonl");
-    let lines = requests.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut results: Vec<String> = lines.map(|line| result(&line).to_string()).collect();
+    let mut results: Vec<String> =
+        lines(&lab, "requests.jsonl").iter().map(|line| result(line).to_string()).collect();
     results.insert(1, "{\"custom_id\":".into());
     results.push(
         json!({"custom_id": "somebody-else", "error": null, "response": {"status_code": 200, "body": {}}})
@@ -259,4 +272,50 @@ fn a_file_goes_out_and_comes_back_without_an_endpoint() {
     assert_eq!(endpoint.made(), (0, 0, 0), "nobody was asked");
     let (_, stderr) = lab.ends_with(1, &["batch", "release", "rlaif.toml"]);
     assert!(stderr.contains("no file is out"), "{stderr}");
+}
+
+/// What went into a file is what is asked for later: nobody finds out afterwards that the endpoint could be asked in another way.
+#[test]
+fn a_file_settles_in_which_form_answers_are_asked_for() {
+    let endpoint = Endpoint::new(1);
+    let lab = endpoint.lab();
+    lab.edit("batch = true\n", "templates = [\"json\"]\n");
+    lab.done(&["generate", "rlaif.toml"]);
+    let export = |file: &str, set: &str| {
+        lab.done(&[
+            "batch",
+            "export",
+            "rlaif.toml",
+            file,
+            "--judge",
+            "fake",
+            "--max-requests",
+            "40",
+            "--set",
+            set,
+        ])
+        .1
+    };
+    let same = "label.judges[0].max_concurrency=3";
+    let stderr = export("first.jsonl", same);
+    assert!(
+        stderr.contains("answers are read as free text (`json_schema`: nobody asked the endpoint"),
+        "{stderr}"
+    );
+    let stderr = export("second.jsonl", same);
+    assert!(!stderr.contains("free text"), "it is told once: {stderr}");
+    assert_eq!((lines(&lab, "first.jsonl").len(), lines(&lab, "second.jsonl").len()), (40, 32));
+    for (requests, results) in [("first.jsonl", "first-done.jsonl"), ("second.jsonl", "second-done.jsonl")] {
+        answer_file(&lab, requests, results);
+        lab.done(&["batch", "import", "rlaif.toml", results]);
+    }
+    let (_, stderr) = lab.done(&["label", "rlaif.toml"]);
+    assert!(stderr.contains("label: 36 preferences of 36 pairs"), "{stderr}");
+    assert_eq!(endpoint.made(), (0, 0, 0), "nothing is asked in another form");
+
+    // A form by its name is used without asking.
+    export("third.jsonl", "label.judges[0].structured_output=json_schema");
+    let held =
+        |file: &str| lines(&lab, file).iter().filter(|l| l["body"].get("response_format").is_some()).count();
+    assert_eq!((held("first.jsonl"), held("third.jsonl")), (0, 40));
 }

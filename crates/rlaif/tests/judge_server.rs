@@ -177,6 +177,10 @@ fn a_wrong_key_stops_with_everything_kept_and_never_shows_the_key() {
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("FAKE_KEY") && stderr.contains("hint:"), "{stderr}");
     assert!(!stderr.contains("wrong-key-123456"), "{stderr}");
+    // So does the call that finds out what the endpoint holds answers to.
+    let token = [&UNTIL_LABEL[..], &["--set", "label.judges[0].templates=verdict_only"]].concat();
+    let (code, _, stderr) = run(&lab, "wrong-key-123456", &token);
+    assert!(code == Some(1) && stderr.contains("FAKE_KEY") && !stderr.contains("free text"), "{stderr}");
     let (code, _, stderr) = run(&lab, "right-key", &UNTIL_LABEL);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("generate: done before"), "{stderr}");

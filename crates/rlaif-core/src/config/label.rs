@@ -57,6 +57,22 @@ impl JudgeKind {
     }
 }
 
+/// How a judge's answers are held to the form that its template asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StructuredOutput {
+    /// As the endpoint can: it is asked once with a small call for each form.
+    Auto,
+    /// Not at all.
+    Off,
+    /// One of a few words (vLLM).
+    Choice,
+    /// A JSON schema.
+    JsonSchema,
+    /// The arguments of a tool (Anthropic).
+    Tool,
+}
+
 /// What becomes of a pair with a response above `label.max_response_chars`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -282,8 +298,12 @@ pub struct JudgeConfig {
     /// openai, azure: ask for the probabilities of a verdict in words too, so that its label is soft. Templates that end in one
     /// token always do. Some endpoints refuse it. Default false.
     pub logprobs: bool,
-    /// remote: no soft label where less than this probability fell on the names of the two responses. Default 0.5.
+    /// remote: no soft label where less than this probability fell on the names of the two responses, or on the ratings. Default 0.5.
     pub min_mass: f64,
+    /// remote: `auto`, `off`, `choice`, `json_schema` or `tool`: how answers are held to the form that a template asks for with
+    /// `answer = "json"` or `answer = "token"`. `auto` asks the endpoint once for each form that could be of use, with a small call,
+    /// remembers what it found, and takes the best form; a form by its name is used without asking. Default `auto`.
+    pub structured_output: StructuredOutput,
     /// openai, azure: `minimal`, `low`, `medium` or `high` for reasoning models, passed on as it is. Default none.
     pub reasoning_effort: Option<String>,
     /// anthropic: mark the system prompt to be kept in the provider's cache, which it does from about a thousand tokens on.
@@ -333,6 +353,7 @@ impl Default for JudgeConfig {
             sampling_temperature: Some(0.0),
             logprobs: false,
             min_mass: 0.5,
+            structured_output: StructuredOutput::Auto,
             reasoning_effort: None,
             prompt_cache: true,
             extra: Map::new(),

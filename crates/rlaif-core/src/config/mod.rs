@@ -20,7 +20,10 @@ pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
-pub use label::{Aggregation, FewShot, JudgeConfig, JudgeKind, LabelConfig, PairChoice, Protocol, TooLong};
+pub use label::{
+    Aggregation, FewShot, JudgeConfig, JudgeKind, LabelConfig, PairChoice, Protocol, StructuredOutput,
+    TooLong,
+};
 pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;

@@ -2,7 +2,7 @@
 
 use super::{
     Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol,
-    Stage,
+    Stage, StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -506,6 +506,7 @@ fn check_judge_kind(check: &mut Checks, config: &Config, key: &dyn Fn(&str) -> S
                 ("reasoning_effort", judge.reasoning_effort.is_some()),
                 ("logprobs", judge.logprobs),
                 ("min_mass", judge.min_mass != default.min_mass),
+                ("structured_output", judge.structured_output != default.structured_output),
                 ("prompt_cache", judge.prompt_cache != default.prompt_cache),
                 ("extra", !judge.extra.is_empty()),
                 ("usd_per_million_input", judge.usd_per_million_input.is_some()),
@@ -576,6 +577,20 @@ fn check_fields(check: &mut Checks, key: &dyn Fn(&str) -> String, judge: &JudgeC
     }
     if anthropic && judge.logprobs {
         check.add(&key("logprobs"), "is not known to `anthropic` judges, which tell no probabilities".into());
+    }
+    if judge.logprobs && judge.sampling_temperature.is_none() {
+        let message =
+            "is for judges with a `sampling_temperature`: reasoning models give no log-probabilities";
+        check.add(&key("logprobs"), message.into());
+    }
+    match judge.structured_output {
+        StructuredOutput::Choice if judge.kind != JudgeKind::Openai => {
+            check.add(&key("structured_output"), "can be \"choice\" for `openai` judges only".into());
+        }
+        StructuredOutput::Tool if !anthropic => {
+            check.add(&key("structured_output"), "can be \"tool\" for `anthropic` judges only".into());
+        }
+        _ => {}
     }
     if judge.prompt_cache != default.prompt_cache && !anthropic {
         check.add(&key("prompt_cache"), "is for `anthropic` judges only; others cache by themselves".into());

@@ -3,14 +3,15 @@
 
 use super::few_shot::{self, Wanted};
 use super::file::Template;
-use super::front_matter::{AnswerKind, Field, Step, TemplateProtocol};
+use super::front_matter::{AnswerKind, Field, Step, TemplateProtocol, names_a_label};
 use super::labels::{Labels, TIE};
 use super::slots::Slots;
 use super::{TemplateError, read};
 use crate::answer::Answer;
+use crate::confidence::{stated_confidence, with_confidence, without_confidence};
 use crate::defence::{canary, leaks_canary, neutralise};
 use crate::parse::Style;
-use crate::soft::with_soft_label;
+use crate::soft::{rescale, text_rating, token_rating, token_verdict, with_soft_label};
 use minijinja::{Value, context};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -196,6 +197,7 @@ impl Asker {
             && (front.steps.len() == 1 || explained_first)
             && !front.shows(Field::Reference)
             && !last.scores
+            && !last.confidence
             && verdict_line(last, &front.labels[0]).is_some()
     }
 
@@ -234,6 +236,28 @@ impl Asker {
             }
         }
         Ok(messages)
+    }
+
+    /// The JSON schema that the reply to a step must fit, with the labels that the responses have in this call.
+    pub fn schema(&self, step: usize, view: &View<'_>) -> Option<serde_json::Value> {
+        let schema = self.steps()[step].schema.clone()?;
+        Some(self.labels(view).in_schema(schema))
+    }
+
+    /// The only replies that a step has which wants one token: its prefix with each of the labels, or of the ratings. None for other
+    /// steps.
+    pub fn choices(&self, step: usize) -> Vec<String> {
+        let front = self.template.front();
+        let step = &front.steps[step];
+        if step.answer != AnswerKind::Token {
+            return Vec::new();
+        }
+        let tie = front.tie.then(|| TIE.to_owned());
+        let labels: Vec<String> = match front.protocol {
+            TemplateProtocol::Pairwise => front.labels.iter().cloned().chain(tie).collect(),
+            TemplateProtocol::Rating => (1..=10).map(|rating| rating.to_string()).collect(),
+        };
+        labels.iter().map(|label| format!("{} {label}", step.prefix).trim_start().to_owned()).collect()
     }
 
     /// The seed of what is random about one step. A step that shows nothing of the responses asks the same of every pair of the prompt,
@@ -417,20 +441,23 @@ impl Asker {
         let front = self.template.front();
         let step = &front.steps[front.steps.len() - 1];
         let plain = labels.plain(said, step.style);
+        let sets = labels.sets(step.style, front.tie);
+        let (tokens, min_mass) = (last.tokens(), self.settings.min_mass);
         let mut verdict = match (step.answer, step.style) {
-            (AnswerKind::Token, _) | (_, None) => read::token(last, said, &labels, self.settings.min_mass),
+            (AnswerKind::Token, _) | (_, None) => token_verdict(tokens, said, &sets, min_mass),
             // All of it was a verdict by another name.
             _ if plain.trim().is_empty() && !said.trim().is_empty() => Verdict::none(NoVerdict::Unparsable),
             (_, Some(style)) => {
                 let verdict = read::text(&plain, style, front.tie);
-                match &last.completion {
-                    Some(completion) => {
-                        with_soft_label(verdict, completion, &labels.sets(), self.settings.min_mass)
-                    }
-                    None => verdict,
-                }
+                if names_a_label(style) { with_soft_label(verdict, tokens, &sets, min_mass) } else { verdict }
             }
         };
+        if step.confidence {
+            verdict.explanation = verdict.explanation.as_deref().and_then(without_confidence);
+            if let Some(percent) = stated_confidence(&plain) {
+                verdict = with_confidence(verdict, percent);
+            }
+        }
         if step.scores {
             let names: Vec<&str> = self.settings.criteria.iter().map(|c| c.name.trim()).collect();
             verdict.scores.extend(read::criterion_scores(&plain, &names, &front.labels));
@@ -466,7 +493,12 @@ impl Asker {
         if self.canary().is_some() && leaks_canary(said, self.canary_nonce()) {
             return Err(NoVerdict::Steered);
         }
-        read::rating(last, said).map(read::rescale)
+        let (tokens, min_mass) = (last.tokens(), self.settings.min_mass);
+        let rating = match self.steps()[self.steps().len() - 1].answer {
+            AnswerKind::Token => token_rating(tokens, said, min_mass),
+            AnswerKind::Text | AnswerKind::Json => text_rating(tokens, said, min_mass),
+        };
+        rating.map(rescale)
     }
 }
 

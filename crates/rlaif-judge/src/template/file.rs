@@ -21,8 +21,10 @@ const RECURSION: usize = 32;
 /// Values that every template has beside its fields.
 pub(super) const ALWAYS: [&str; 3] = ["labels", "tie", "codes"];
 
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("explain", include_str!("../../templates/explain.j2")),
+    ("confidence", include_str!("../../templates/confidence.j2")),
+    ("json", include_str!("../../templates/json.j2")),
     ("verdict_only", include_str!("../../templates/verdict_only.j2")),
     ("two_step", include_str!("../../templates/two_step.j2")),
     ("per_criterion", include_str!("../../templates/per_criterion.j2")),

@@ -3,6 +3,7 @@
 use super::TemplateError;
 use crate::parse::Style;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// What a template asks about.
@@ -103,10 +104,13 @@ pub struct Step {
     #[serde(default)]
     pub prefix: String,
     /// `json`: the JSON Schema that the reply must fit.
-    pub schema: Option<serde_json::Value>,
+    pub schema: Option<Value>,
     /// Whether the reply has a line `name: LABEL = rating, LABEL = rating` for each criterion. Default false.
     #[serde(default)]
     pub scores: bool,
+    /// Whether the reply says how sure the judge is, on a line `Confidence: 85`: p, where no log-probabilities gave one. Default false.
+    #[serde(default)]
+    pub confidence: bool,
 }
 
 /// The front matter.
@@ -145,6 +149,11 @@ const LABELLED: [(Style, &[&str]); 4] = [
     (Style::Json, &["1", "2", "A", "B"]),
     (Style::Digit123, &["1", "2"]),
 ];
+
+/// Whether a verdict in this style is one of the template's labels at its place.
+pub(super) fn names_a_label(style: Style) -> bool {
+    LABELLED.iter().any(|(labelled, _)| *labelled == style)
+}
 
 impl FrontMatter {
     /// Reads the text between the two lines `---`; `first_line` is where it begins in the file.
@@ -185,12 +194,13 @@ impl FrontMatter {
         let Some((last, earlier)) = self.steps.split_last() else {
             return Some(("steps", "there is no step".into(), "Write `[[steps]]` and `answer = \"text\"`"));
         };
-        if earlier.iter().any(|step| step.answer != AnswerKind::Text || step.style.is_some() || step.scores) {
+        let says_more = |step: &Step| step.style.is_some() || step.scores || step.confidence;
+        if earlier.iter().any(|step| step.answer != AnswerKind::Text || says_more(step)) {
             let message = "a step before the last must be a text without verdict".to_string();
             return Some((
                 "[[steps]]",
                 message,
-                "Set `answer = \"text\"` there, without `style` and `scores`",
+                "Set `answer = \"text\"` there, without `style`, `scores` and `confidence`",
             ));
         }
         if self.steps.iter().any(|step| step.max_tokens == Some(0)) {
@@ -209,9 +219,15 @@ impl FrontMatter {
             return Some(("answer", message, "Give the schema of the object that the judge is to write"));
         }
         if let Some(schema) = &last.schema
-            && !schema.is_object()
+            && !is_strict(schema)
         {
-            return Some(("schema", "`schema` must be a table".into(), "Write it as `[steps.schema]`"));
+            let message = "`schema` must be that of an object with all `properties` in `required` and `additionalProperties = false`";
+            let hint = "Write it as `[steps.schema]`; endpoints that hold answers to a schema take no other";
+            return Some(("[steps.schema]", message.into(), hint));
+        }
+        if last.confidence && (last.answer != AnswerKind::Text || self.protocol == TemplateProtocol::Rating) {
+            let message = "`confidence` is a line of a verdict in words".to_string();
+            return Some(("confidence", message, "Set `answer = \"text\"`, or leave it out"));
         }
         if self.protocol == TemplateProtocol::Rating {
             let fits = match last.answer {
@@ -263,6 +279,17 @@ impl FrontMatter {
     pub fn shows(&self, field: Field) -> bool {
         self.fields.contains(&field)
     }
+}
+
+/// Whether a schema is one that strict endpoints take, as far as its outermost object goes.
+fn is_strict(schema: &Value) -> bool {
+    let required = schema.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let all =
+        |properties: &Map<String, Value>| properties.keys().all(|name| required.iter().any(|r| r == name));
+    schema.get("type").is_some_and(|kind| kind == "object")
+        && schema.get("additionalProperties") == Some(&Value::Bool(false))
+        && properties.is_some_and(all)
 }
 
 fn is_word(label: &str) -> bool {

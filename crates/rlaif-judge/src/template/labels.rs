@@ -6,6 +6,7 @@ use crate::parse::{Style, parse};
 use crate::soft::LabelSet;
 use regex::Regex;
 use rlaif_core::records::Choice;
+use serde_json::Value;
 use std::sync::LazyLock;
 
 /// The word for a tie.
@@ -33,13 +34,48 @@ impl Labels {
         Self { shown: verdict_codes(nonce, &texts), known: front.labels.clone() }
     }
 
-    /// What may stand where the verdict is due.
-    pub fn sets(&self) -> [LabelSet; 3] {
-        [
-            LabelSet::new(Choice::First, self.shown[0].as_str()),
-            LabelSet::new(Choice::Second, self.shown[1].as_str()),
-            LabelSet::new(Choice::Tie, TIE),
-        ]
+    /// What may stand where the verdict is due, in a style, and whether a tie may.
+    pub fn sets(&self, style: Option<Style>, tie: bool) -> Vec<LabelSet> {
+        let tie_is = match style {
+            Some(Style::BracketsAbc) => "C",
+            Some(Style::Digit123) => "3",
+            _ => TIE,
+        };
+        let [first, second] = &self.shown;
+        let mut sets = vec![
+            LabelSet::new(Choice::First, first.as_str()),
+            LabelSet::new(Choice::Second, second.as_str()),
+        ];
+        if tie {
+            sets.push(LabelSet::new(Choice::Tie, tie_is));
+        }
+        sets
+    }
+
+    /// A schema written for the template's labels, in the names that the responses have here: what may be a value, not the names
+    /// of fields.
+    pub fn in_schema(&self, schema: Value) -> Value {
+        match schema {
+            _ if !self.are_codes() => schema,
+            Value::Object(fields) => {
+                let renamed = fields.into_iter().map(|(name, value)| match (name.as_str(), value) {
+                    ("enum", Value::Array(options)) => {
+                        let options = options.into_iter().map(|option| self.shown_for(option)).collect();
+                        (name, Value::Array(options))
+                    }
+                    ("const", value) => (name, self.shown_for(value)),
+                    (_, value) => (name, self.in_schema(value)),
+                });
+                Value::Object(renamed.collect())
+            }
+            Value::Array(items) => items.into_iter().map(|item| self.in_schema(item)).collect(),
+            other => other,
+        }
+    }
+
+    fn shown_for(&self, value: Value) -> Value {
+        let place = self.known.iter().position(|label| value.as_str() == Some(label));
+        place.map_or(value, |place| self.shown[place].as_str().into())
     }
 
     fn are_codes(&self) -> bool {
@@ -47,8 +83,8 @@ impl Labels {
     }
 
     /// A reply in the template's own labels: what it says of a code, it says of the response. Lines that give a verdict by a
-    /// label that was not on offer are left out: where codes are, no response could know them, and a verdict in another name
-    /// is a quotation.
+    /// label that was not on offer are left out (of JSON, the whole): where codes are, no response could know them, and a verdict in
+    /// another name is a quotation.
     pub fn plain(&self, text: &str, style: Option<Style>) -> String {
         if !self.are_codes() {
             return text.to_owned();
@@ -57,7 +93,8 @@ impl Labels {
             let verdict = style.and_then(|style| parse(line, style).verdict.ok());
             !matches!(verdict, Some(Choice::First | Choice::Second))
         };
-        let kept = text.lines().filter(offered).collect::<Vec<_>>().join("\n");
+        let units: Vec<&str> = if style == Some(Style::Json) { vec![text] } else { text.lines().collect() };
+        let kept = units.into_iter().filter(offered).collect::<Vec<_>>().join("\n");
         let mut plain = kept;
         for (code, label) in self.shown.iter().zip(&self.known) {
             plain = replace_word(&plain, code, label);
@@ -125,10 +162,24 @@ mod tests {
         assert_eq!(parsed.verdict, Ok(Choice::Second));
         let obeyed = codes().plain("Fine.\nBetter response: 1", Some(Style::BetterResponse));
         assert!(parse(&obeyed, Style::BetterResponse).verdict.is_err());
+        let object = "{\n  \"explanation\": \"It says so.\",\n  \"verdict\": \"1\"\n}";
+        assert_eq!(codes().plain(object, Some(Style::Json)), "");
         let tie = codes().plain("Equal.\nBetter response: tie", Some(Style::BetterResponse));
         assert_eq!(parse(&tie, Style::BetterResponse).verdict, Ok(Choice::Tie));
         let fixed = Labels { shown: ["1".into(), "2".into()], known: ["1".into(), "2".into()] };
         assert_eq!(fixed.plain(text, Some(Style::BetterResponse)), text);
+    }
+
+    #[test]
+    fn a_schema_has_the_labels_of_the_call() {
+        let schema = serde_json::json!({"type": "object", "properties": {"1": {"type": "string"},
+            "verdict": {"enum": ["1", "2", "tie"]}, "other": {"anyOf": [{"const": "2"}]}}});
+        let coded = codes().in_schema(schema.clone());
+        assert_eq!(coded["properties"]["verdict"]["enum"], serde_json::json!(["QX", "LV", "tie"]));
+        assert_eq!(coded["properties"]["other"]["anyOf"][0]["const"], "LV");
+        assert_eq!(coded["properties"]["1"]["type"], "string");
+        let fixed = Labels { shown: ["1".into(), "2".into()], known: ["1".into(), "2".into()] };
+        assert_eq!(fixed.in_schema(schema.clone()), schema);
     }
 
     #[test]

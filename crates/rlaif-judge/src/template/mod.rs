@@ -18,7 +18,7 @@ pub mod few_shot;
 pub mod file;
 pub mod front_matter;
 mod labels;
-pub(crate) mod read;
+mod read;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,6 @@ pub use asker::{Asker, Settings, View};
 pub use error::TemplateError;
 pub use file::{Template, built_in_names};
 pub use front_matter::{AnswerKind, Field, FrontMatter, Step, TemplateProtocol};
-pub use read::{expectation, rescale};
 
 /// The seed of all that is random about a call: the same in every run of the same seed, so that requests keep their keys, and
 /// unknown to whoever wrote the responses. `subject` is the pair, or the response of a rating; both orders of a pair share it.

@@ -6,6 +6,7 @@ use crate::defence::{canary, neutralise};
 use proptest::prelude::*;
 use rlaif_core::config::{Criterion, FewShot};
 use rlaif_core::records::{Choice, Message, NoVerdict};
+use serde_json::json;
 
 fn settings() -> Settings {
     Settings {
@@ -56,7 +57,7 @@ fn every_built_in_template_as_a_judge_sees_it() {
 
 #[test]
 fn templates_with_codes_as_a_judge_sees_them() {
-    for name in ["explain", "per_criterion", "metrics"] {
+    for name in ["explain", "per_criterion", "metrics", "json"] {
         let asker = secret(name);
         let earlier = vec!["What the judge said before.".to_owned(); asker.steps().len() - 1];
         insta::assert_snapshot!(format!("{name}_codes"), shown(&asker.messages(&VIEW, &earlier).unwrap()));
@@ -233,23 +234,163 @@ fn the_explanation_of_a_verdict_without_words_is_the_step_before() {
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Ok(Choice::First), Some("A is a colour.")));
 }
 
-/// A verdict in words has a soft label where the endpoint gave the probabilities of its tokens.
+/// A reply of these tokens, each with what else could have stood there and how likely each was.
+fn in_tokens(tokens: &[(&str, &[(&str, f64)])]) -> Answer {
+    let entry = |text: &str, p: f64| json!({"token": text, "bytes": text.as_bytes(), "logprob": p.ln()});
+    let content: Vec<_> = tokens
+        .iter()
+        .map(|(text, top)| {
+            let mut said = entry(text, top.iter().find(|(token, _)| token == text).map_or(0.9, |(_, p)| *p));
+            said["top_logprobs"] = top.iter().map(|(token, p)| entry(token, *p)).collect();
+            said
+        })
+        .collect();
+    let text: String = tokens.iter().map(|(text, _)| *text).collect();
+    let reply = json!({"choices": [{"finish_reason": "stop", "message": {"content": text},
+        "logprobs": {"content": content}}]});
+    crate::read_answer(reply.to_string().as_bytes(), 512)
+}
+
+/// A verdict in words has a soft label where the endpoint gave the probabilities of its tokens, in labels and in codes.
 #[test]
 fn words_have_a_soft_label_where_there_are_probabilities() {
-    let token = |text: &str, top: &[(&str, f64)]| {
-        let top: Vec<_> = top
-            .iter()
-            .map(|(t, p)| serde_json::json!({"token": t, "bytes": t.as_bytes(), "logprob": p.ln()}))
-            .collect();
-        serde_json::json!({"token": text, "bytes": text.as_bytes(), "logprob": -0.1, "top_logprobs": top})
-    };
-    let reply = serde_json::json!({"choices": [{"finish_reason": "stop",
-        "message": {"content": "Fine.\n\nBetter response: 2"},
-        "logprobs": {"content": [token("Fine.\n\nBetter response:", &[]), token(" 2", &[(" 2", 0.75), (" 1", 0.25)])]}}]});
-    let answer = crate::read_answer(reply.to_string().as_bytes(), 512);
+    let answer = in_tokens(&[
+        ("Response 1 is vague.\n\nBetter response:", &[]),
+        (" 2", &[(" 2", 0.75), (" 1", 0.2), (" tie", 0.05)]),
+    ]);
     let verdict = asker("explain").read(&VIEW, &[], &answer);
     assert_eq!(verdict.choice, Ok(Choice::Second));
-    assert!((verdict.p_first.unwrap() - 0.25).abs() < 1e-9, "{verdict:?}");
+    assert!((verdict.p_first.unwrap() - 0.225).abs() < 1e-9, "a tie is half a vote: {verdict:?}");
+    assert_eq!(verdict.explanation.as_deref(), Some("Response 1 is vague."));
+
+    let asker = secret("explain");
+    let turn = asker.messages(&VIEW, &[]).unwrap().pop().unwrap().content;
+    let codes: Vec<&str> = turn.lines().filter_map(|line| line.strip_prefix("Better response: ")).collect();
+    let spaced = [codes[0], codes[1]].map(|code| format!(" {code}"));
+    let [one, two] = [spaced[0].as_str(), spaced[1].as_str()];
+    let answer =
+        in_tokens(&[("Fine.\nBetter response:", &[]), (one, &[(one, 0.6), (two, 0.2), (" 1", 0.2)])]);
+    let verdict = asker.read(&VIEW, &[], &answer);
+    assert_eq!(verdict.choice, Ok(Choice::First));
+    assert!((verdict.p_first.unwrap() - 0.75).abs() < 1e-9, "{verdict:?}");
+    assert!((verdict.mass.unwrap() - 0.8).abs() < 1e-9, "`1` is no label here");
+}
+
+#[test]
+fn a_stated_confidence_is_p_where_no_probabilities_came() {
+    let (asker, plain) = (asker("confidence"), asker("explain"));
+    let said = "1 is a colour.\n\nConfidence: 80\nBetter response: 1";
+    let verdict = asker.read(&VIEW, &[], &Answer::of_text(said));
+    assert_eq!((verdict.choice, verdict.p_first), (Ok(Choice::First), Some(0.8)));
+    assert_eq!(verdict.explanation.as_deref(), Some("1 is a colour."));
+    let silent = asker.read(&VIEW, &[], &Answer::of_text("Better response: 1"));
+    assert_eq!((silent.choice, silent.p_first), (Ok(Choice::First), None));
+    // Nobody asked for it.
+    let unasked = plain.read(&VIEW, &[], &Answer::of_text(said));
+    assert_eq!(unasked.p_first, None);
+    let tokens = in_tokens(&[("Confidence: 80\nBetter response:", &[]), (" 1", &[(" 1", 0.6), (" 2", 0.3)])]);
+    let verdict = asker.read(&VIEW, &[], &tokens);
+    assert!((verdict.p_first.unwrap() - 2.0 / 3.0).abs() < 1e-9, "{verdict:?}");
+}
+
+#[test]
+fn an_object_is_held_to_its_schema_in_the_labels_of_the_call() {
+    let plain = asker("json");
+    let schema = plain.schema(0, &VIEW).unwrap();
+    let fields: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["explanation", "verdict"], "the explanation is written first");
+    assert_eq!(schema["properties"]["verdict"]["enum"], json!(["1", "2", "tie"]));
+    let coded = secret("json");
+    let codes = coded.schema(0, &VIEW).unwrap()["properties"]["verdict"]["enum"].clone();
+    assert_eq!(codes[2], "tie");
+    let [first, second] = [codes[0].as_str().unwrap(), codes[1].as_str().unwrap()];
+    let turn = coded.messages(&VIEW, &[]).unwrap().pop().unwrap().content;
+    assert!(
+        turn.ends_with(&format!(
+            "\"verdict\": \"{second}\"}}\n{{\"explanation\": \"<a few sentences>\", \"verdict\": \"tie\"}}"
+        )),
+        "{turn}"
+    );
+    let object = json!({"explanation": format!("{first} is a colour."), "verdict": first}).to_string();
+    let verdict = coded.read(&VIEW, &[], &Answer::of_text(object));
+    assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Ok(Choice::First), Some("1 is a colour.")));
+    let quoted = coded.read(&VIEW, &[], &Answer::of_text("{\"verdict\": \"1\"}"));
+    assert_eq!(quoted.choice, Err(NoVerdict::Unparsable), "no response could know the code");
+    let soft = plain.read(
+        &VIEW,
+        &[],
+        &in_tokens(&[
+            ("{\"explanation\": \"1 is vague.\", \"verdict\": \"", &[]),
+            ("2", &[("2", 0.9), ("1", 0.1)]),
+            ("\"}", &[]),
+        ]),
+    );
+    assert_eq!(soft.choice, Ok(Choice::Second));
+    assert!((soft.p_first.unwrap() - 0.1).abs() < 1e-9, "{soft:?}");
+}
+
+#[test]
+fn a_schema_that_no_strict_endpoint_takes_is_refused() {
+    let with = |schema: &str| {
+        let source = format!(
+            "---\nname = \"mine\"\ndescription = \"x\"\nprotocol = \"pairwise\"\nfields = [\"first\", \"second\"]\n[[steps]]\nanswer = \"json\"\nstyle = \"json\"\n[steps.schema]\n{schema}\n---\n--- step 1\n{{{{ first }}}} {{{{ second }}}}\n"
+        );
+        Template::parse("my.j2", &source).map_err(|error| error.to_string())
+    };
+    let properties = "properties = { why = { type = \"string\" }, verdict = { enum = [\"1\", \"2\"] } }";
+    let strict = format!(
+        "type = \"object\"\nadditionalProperties = false\nrequired = [\"why\", \"verdict\"]\n{properties}"
+    );
+    let template = with(&strict).unwrap();
+    let schema = template.front().steps[0].schema.as_ref().unwrap();
+    let fields: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["why", "verdict"], "in the order of the file, which is the order of writing");
+    for broken in [
+        strict.replace("additionalProperties = false\n", ""),
+        strict.replace("\"why\", ", ""),
+        strict.replace("\"object\"", "\"array\""),
+        strict.replace(properties, ""),
+    ] {
+        let said = with(&broken).unwrap_err();
+        assert!(said.contains("line 9") && said.contains("`schema` must be"), "{said}");
+    }
+}
+
+#[test]
+fn one_token_has_few_replies() {
+    assert_eq!(asker("verdict_only").choices(0), ["Better response: A", "Better response: B"]);
+    let ratings = asker("rating").choices(0);
+    assert_eq!((ratings.len(), ratings[9].as_str()), (10, "Rating: 10"));
+    assert_eq!(asker("two_step").choices(0), Vec::<String>::new());
+    assert_eq!(asker("explain").choices(0), Vec::<String>::new());
+}
+
+proptest! {
+    /// p(a, b) + p(b, a) = 1, to the bit, from the replies on: whoever calls the other response a gets the complement.
+    #[test]
+    fn p_of_a_pair_and_of_its_mirror_image_are_one(
+        replies in prop::array::uniform2((0.001..0.45_f64, 0.001..0.45_f64, 0.0..0.1_f64)), template in 0..2_usize,
+    ) {
+        use crate::pairwise::JudgeVerdict;
+        use rlaif_core::records::{Order, Pair};
+        let template = Template::built_in(["explain", "verdict_only"][template]).unwrap();
+        let asker = Asker::new(template, Settings { min_mass: 0.0, ..settings() }).unwrap();
+        let [first, second] = asker.template().front().labels.clone();
+        let verdicts = replies.map(|(one, two, tie)| {
+            let said = if one >= two { first.as_str() } else { second.as_str() };
+            let tokens = [("Better response: ", &[][..]), (said, &[(first.as_str(), one), (second.as_str(), two), ("tie", tie)][..])];
+            asker.read(&VIEW, &[], &in_tokens(&tokens))
+        });
+        prop_assert!(verdicts.iter().all(|verdict| verdict.p_first.is_some()), "{:?}", verdicts);
+        let label = rlaif_core::config::LabelConfig { keep_inconsistent: true, ..Default::default() };
+        let p = |orders: [Order; 2]| {
+            let of = |(order, verdict)| JudgeVerdict { judge: "j", template: "t", weight: 1.0, order, has_order: true, verdict };
+            let pair = Pair { id: "p/0-1".into(), prompt_id: "p".into(), a: "p/0".into(), b: "p/1".into() };
+            let said: Vec<_> = orders.into_iter().zip(&verdicts).map(of).collect();
+            crate::aggregate(&pair, &said, &label, None).p.unwrap()
+        };
+        prop_assert_eq!(p([Order::Ab, Order::Ba]) + p([Order::Ba, Order::Ab]), 1.0);
+    }
 }
 
 #[test]
@@ -272,7 +413,7 @@ fn scores_by_criterion_stay_on_the_verdict() {
 #[test]
 fn what_has_no_text_gives_its_reason() {
     let no_text = NoText { reason: NoVerdict::Refused, said: Some("I can't.".into()) };
-    let answer = Answer { text: Err(no_text), tokens: Vec::new(), usage: None, completion: None };
+    let answer = Answer { text: Err(no_text), usage: None, completion: None };
     let verdict = asker("explain").read(&VIEW, &[], &answer);
     assert_eq!((verdict.choice, verdict.explanation.as_deref()), (Err(NoVerdict::Refused), Some("I can't.")));
     assert_eq!(asker("rating").read_rating(&answer), Err(NoVerdict::Refused));
@@ -361,7 +502,7 @@ fn hostile() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn no_text_leaves_its_slot(
-        texts in prop::array::uniform4(hostile()), nonce in 0xab0..0xac0_u64, secrets: bool, which in 0..9_usize,
+        texts in prop::array::uniform4(hostile()), nonce in 0xab0..0xac0_u64, secrets: bool, which in 0..11_usize,
     ) {
         let name = built_in_names().nth(which).unwrap();
         let asker = Asker::new(Template::built_in(name).unwrap(), Settings { secrets, ..settings() }).unwrap();

@@ -206,7 +206,10 @@ fn one(
         return Done::Left;
     }
     let read = serde_json::from_str::<Value>(item.body.get()).map_err(|error| error.to_string());
-    let ask = read.and_then(|body| Ask::read(provider, &body, None).map_err(|bad| bad.message));
+    let ask = read.and_then(|body| {
+        let ask = Ask::read(provider, &body, None).and_then(|ask| ask.to_server(&core.options));
+        ask.map_err(|bad| bad.message)
+    });
     let (entry, reply) = match ask {
         Err(message) => {
             let entry = Entry::new(endpoint, request, core.chaos.came(request), Mode::BadRequest);

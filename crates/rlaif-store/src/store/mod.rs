@@ -7,6 +7,7 @@
 mod asked;
 mod batches;
 mod calls;
+mod capabilities;
 mod clear;
 mod labels;
 mod pairs;
@@ -20,6 +21,7 @@ mod spool;
 pub use asked::Asked;
 pub use batches::{Batch, BatchClaim, BatchOutcome, BatchResult, EndOfBatch, Harvest, NewBatch};
 pub use calls::{CallEvent, Next};
+pub use capabilities::{Capability, Lone, LoneReading, LoneRequest};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use replies::{ReadReply, Reply};
@@ -45,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_templates.sql"),
     include_str!("../../migrations/0003_leases.sql"),
     include_str!("../../migrations/0004_batches.sql"),
+    include_str!("../../migrations/0005_capabilities.sql"),
 ];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".

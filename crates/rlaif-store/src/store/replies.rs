@@ -109,19 +109,9 @@ impl Store {
         transaction!(self, DOING, |tx| {
             for reading in readings {
                 let shown = &reading.reply.presentation;
-                let class = reading.fault.map_or("billed_good", |_| "billed_bad");
-                self.put_usage_in(&mut tx, reading.reply.reply_id, reading.usage, reading.cost).await?;
-                sqlx::query(
-                    "UPDATE attempts SET class = ?, kind = ?, model = ?
-                     FROM replies y WHERE y.id = ? AND attempts.request = y.request AND attempts.attempt = y.attempt",
-                )
-                .bind(class)
-                .bind(reading.fault)
-                .bind(reading.model)
-                .bind(reading.reply.reply_id)
-                .execute(&mut *tx)
-                .await
-                .map_err(|e| self.fail(DOING, e))?;
+                let reply = reading.reply.reply_id;
+                self.put_usage_in(&mut tx, reply, reading.usage, reading.cost).await?;
+                self.classify_in(&mut tx, reply, reading.fault, reading.model).await?;
                 let Some(verdict) = reading.verdict else { continue };
                 sqlx::query(
                     "INSERT INTO verdicts (pair_id, judge, template, shown, vote, parser, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -157,9 +147,31 @@ impl Store {
         Ok(())
     }
 
+    /// What became of the attempt that a reply answered, and who answered it.
+    pub(super) async fn classify_in(
+        &self,
+        tx: &mut SqliteConnection,
+        reply_id: i64,
+        fault: Option<&str>,
+        model: Option<&str>,
+    ) -> Result<()> {
+        sqlx::query(
+            "UPDATE attempts SET class = ?, kind = ?, model = ?
+             FROM replies y WHERE y.id = ? AND attempts.request = y.request AND attempts.attempt = y.attempt",
+        )
+        .bind(fault.map_or("billed_good", |_| "billed_bad"))
+        .bind(fault)
+        .bind(model)
+        .bind(reply_id)
+        .execute(&mut *tx)
+        .await
+        .map_err(|e| self.fail("storing what became of a call", e))?;
+        Ok(())
+    }
+
     /// Usage and cost of a reply, whose request is then read. Where the cost is another than what the budget counted until now (the
     /// worst case, if nobody had read the reply yet), the budget follows.
-    async fn put_usage_in(
+    pub(super) async fn put_usage_in(
         &self,
         tx: &mut SqliteConnection,
         reply_id: i64,

@@ -149,9 +149,13 @@ pub struct AskAgain {
     pub max_tokens: u32,
 }
 
-const PAGE: &str =
+pub(super) const PAGE: &str =
     "SELECT q.seq, q.request_key, q.judge, b.body, q.prompt_tokens_max, q.max_tokens, q.attempts, q.retries,
                            q.resends, q.first_sent_ms, q.not_before_ms";
+
+/// A request that was given up is as one that was never sent.
+pub(super) const PLANNED_AGAIN: &str =
+    "state = 'planned', retries = 0, resends = 0, first_sent_ms = NULL, not_before_ms = NULL";
 
 const NEEDED: &str = "EXISTS (SELECT 1 FROM presentations s JOIN pairs r ON r.id = s.pair_id
                               WHERE s.request_key = q.request_key AND s.judge = q.judge AND r.pair_set IN (SELECT value FROM json_each(?)))";
@@ -409,10 +413,10 @@ impl Store {
     /// If it cannot be written.
     pub async fn retry_failed(&self, judge: &str, resend: bool) -> Result<u64> {
         let mut connection = self.lock().await;
-        let done = sqlx::query(
-            "UPDATE requests SET state = 'planned', retries = 0, resends = 0, first_sent_ms = NULL, not_before_ms = NULL
-             WHERE state = 'failed' AND judge = ? AND (? OR lost_sends = 0)",
-        )
+        let done = sqlx::query(AssertSqlSafe(format!(
+            "UPDATE requests SET {PLANNED_AGAIN} WHERE state = 'failed' AND judge = ? AND (? OR lost_sends = 0)
+               AND EXISTS (SELECT 1 FROM presentations s WHERE s.request_key = requests.request_key)"
+        )))
         .bind(judge)
         .bind(resend)
         .execute(&mut *connection)
@@ -508,7 +512,7 @@ impl Store {
 }
 
 #[derive(FromRow)]
-struct RequestRow {
+pub(super) struct RequestRow {
     seq: i64,
     request_key: String,
     judge: String,

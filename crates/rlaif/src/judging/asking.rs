@@ -350,11 +350,11 @@ impl Asking<'_> {
 
     /// The request of the step after these replies, as it would be sent.
     pub fn chat_request(&self, asker: &Asker, view: &View<'_>, earlier: &[String]) -> Result<ChatRequest> {
-        let step = &asker.steps()[earlier.len()];
-        let nonce = asker.nonce_of(earlier.len(), view);
+        let (at, step) = (earlier.len(), &asker.steps()[earlier.len()]);
+        let nonce = asker.nonce_of(at, view);
         let votes = self.votes() > 1;
         let request = ChatRequest::of_judge(self.judge, asker.messages(view, earlier)?);
-        let last = earlier.len() + 1 == asker.steps().len();
+        let last = at + 1 == asker.steps().len();
         // Words before the last step are an explanation: nobody reads how likely they were.
         let top_logprobs = match step.answer {
             AnswerKind::Token => Some(TOP_LOGPROBS),
@@ -365,7 +365,8 @@ impl Asking<'_> {
             // 31 bits: some servers keep seeds in a signed integer.
             seed: votes.then(|| seed::derive(nonce, "judge/vote", u64::from(view.vote)) >> 33),
             top_logprobs,
-            schema: step.schema.clone(),
+            schema: asker.schema(at, view),
+            choices: asker.choices(at),
             ..request
         })
     }
@@ -394,7 +395,7 @@ impl Asking<'_> {
 }
 
 /// The hash of all that decides a reply.
-fn request_key(base_url: &str, vote: u32, body: &str) -> String {
+pub fn request_key(base_url: &str, vote: u32, body: &str) -> String {
     blake3::hash(format!("{base_url}\n{vote}\n{body}").as_bytes()).to_hex().to_string()
 }
 

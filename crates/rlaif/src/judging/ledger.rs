@@ -73,7 +73,8 @@ impl TaskSource for Planned<'_> {
     }
 }
 
-fn task(request: Request) -> Task {
+/// A request as the engine takes it.
+pub fn task(request: Request) -> Task {
     Task {
         id: request.seq,
         body: request.body,

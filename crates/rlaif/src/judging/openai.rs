@@ -1,7 +1,7 @@
 //! Judges behind an endpoint of any provider: plan, send, store the raw reply, and only then read it.
 
 use super::asking::{self, Asking};
-use super::{Assignment, batch_sending, sending, templates};
+use super::{Assignment, batch_sending, forms, sending, templates};
 use crate::context::Context;
 use crate::error::UserError;
 use crate::progress::say;
@@ -20,9 +20,10 @@ const MOST_OF_A_ROUND: usize = 2000;
 /// Buys the verdicts that the ledger does not have yet: all first steps, then all second ones, and so on. Where there are tripwires it
 /// does so in rounds, and stops after the first that shows that the judge is fooled; what goes in batches goes in one round.
 pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
-    let model = client(judge)?;
     let askers = templates::of_asked(context, judge)?;
-    let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
+    let price = price(&context.config, judge);
+    let model = forms::client(context, work, judge, client(judge)?, &askers, price)?;
+    let asking = Asking { context, judge, askers: &askers, price };
     let works = with_tripwires(work);
     prepare(&asking, work, &works, &model)?;
     let in_files = context.wait(context.store.in_files(&judge.name, &sending::sets(work)))?;
@@ -58,9 +59,9 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
 /// If it cannot be planned, or a tripwire has shown that the judge is fooled.
 pub fn plan_only(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
     // What is asked does not hang on the key, which whoever plans need not have.
-    let model = Provider::from_config(judge, |_| Some("none".into()))
-        .map_err(|error| UserError::new(format!("judge `{}`: {error}", judge.name)))?;
+    let client = with_key(judge, |_| Some("none".into()))?;
     let askers = templates::of_asked(context, judge)?;
+    let model = forms::client_without_asking(context, judge, client, &askers)?;
     let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
     let works = with_tripwires(work);
     prepare(&asking, work, &works, &model)?;
@@ -78,7 +79,9 @@ fn with_tripwires<'a>(work: &'a Assignment<'a>) -> Vec<&'a Assignment<'a>> {
 /// Plans what was not planned before, and reads what has come since.
 fn prepare(asking: &Asking, work: &Assignment, works: &[&Assignment], model: &Provider) -> Result<()> {
     let (context, judge) = (asking.context, asking.judge);
-    let planned = sending::plan_once(context, work, judge, || asking.plan_first(model, &work.traffic()))?;
+    let planned = sending::plan_once(context, work, judge, model.capabilities(), || {
+        asking.plan_first(model, &work.traffic())
+    })?;
     if let Some(summary) = planned
         && summary.answered > 0
         && summary.new > 0
@@ -124,6 +127,10 @@ pub fn price(config: &Config, judge: &JudgeConfig) -> Option<Price> {
 /// # Errors
 /// If the key is not set, or must not be sent to the judge's URL.
 pub fn client(judge: &JudgeConfig) -> Result<Provider> {
-    Provider::from_config(judge, |name| std::env::var(name).ok())
+    with_key(judge, |name| std::env::var(name).ok())
+}
+
+fn with_key(judge: &JudgeConfig, env: impl Fn(&str) -> Option<String>) -> Result<Provider> {
+    Provider::from_config(judge, env)
         .map_err(|error| UserError::new(format!("judge `{}`: {error}", judge.name)).into())
 }

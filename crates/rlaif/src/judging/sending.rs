@@ -14,11 +14,11 @@ use rlaif_core::records::Order;
 use rlaif_judge::budget::Limit;
 use rlaif_judge::engine::{EngineOptions, Stop, Summary, judge_all};
 use rlaif_judge::retry::RetryPolicy;
-use rlaif_judge::{Budget, ChatModel, LimitOptions};
+use rlaif_judge::{Budget, Capabilities, ChatModel, LimitOptions};
 use rlaif_store::StoreError;
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{Receiver, Sender};
 
 /// A task that waits longer than this for its next attempt waits in the ledger.
 const PARK_AFTER: Duration = Duration::from_secs(60);
@@ -57,20 +57,8 @@ pub fn send<M: ChatModel>(
         progress.borrow_mut().set(done + tally.ended, total, &note(&tally));
     });
     let mut planned = Planned::new(&context.store, &judge.name, &sets, round);
-    let options = EngineOptions {
-        concurrency: judge.max_concurrency,
-        retry: RetryPolicy { max_resends: judge.max_resends, ..RetryPolicy::new(judge.max_retries) },
-        limits: LimitOptions {
-            requests_per_minute: judge.requests_per_minute,
-            tokens_per_minute: judge.tokens_per_minute,
-        },
-        park_after: PARK_AFTER,
-        price,
-        strict_model: judge.strict_model.then(|| judge.model.clone()),
-        drain: Duration::try_from_secs_f64(context.config.run.drain_seconds).unwrap_or_default(),
-        seed: context.config.run.seed,
-        ..EngineOptions::new(&budget, stopped)
-    };
+    let options =
+        EngineOptions { park_after: PARK_AFTER, ..options(context, judge, price, &budget, stopped) };
     let ended = until_interrupted(context, &stop, judge_all(model, &mut planned, options, &ledger));
     let given_up = ledger.tally().given_up;
     progress.into_inner().finish();
@@ -101,12 +89,43 @@ pub fn until_interrupted<T>(context: &Context, stop: &Sender<bool>, work: impl F
     })
 }
 
+/// How the engine asks a judge: what its config says, and nothing parked.
+pub fn options<'a>(
+    context: &Context,
+    judge: &JudgeConfig,
+    price: Option<Price>,
+    budget: &'a Budget,
+    stopped: Receiver<bool>,
+) -> EngineOptions<'a> {
+    EngineOptions {
+        concurrency: judge.max_concurrency,
+        retry: RetryPolicy { max_resends: judge.max_resends, ..RetryPolicy::new(judge.max_retries) },
+        limits: LimitOptions {
+            requests_per_minute: judge.requests_per_minute,
+            tokens_per_minute: judge.tokens_per_minute,
+        },
+        price,
+        strict_model: judge.strict_model.then(|| judge.model.clone()),
+        drain: Duration::try_from_secs_f64(context.config.run.drain_seconds).unwrap_or_default(),
+        seed: context.config.run.seed,
+        ..EngineOptions::new(budget, stopped)
+    }
+}
+
 /// The set that is judged, and that of the tripwires among it.
 pub fn sets<'a>(work: &Assignment<'a>) -> Vec<&'a str> {
     std::iter::once(work.set).chain(work.tripwires.map(|wires| wires.work().set)).collect()
 }
 
-fn explain(ended: Result<Summary, Stop<StoreError>>, work: &Assignment, judge: &JudgeConfig) -> Result<()> {
+/// What the user is told of how the sending ended; an error where it cannot go on.
+///
+/// # Errors
+/// If it was stopped.
+pub fn explain(
+    ended: Result<Summary, Stop<StoreError>>,
+    work: &Assignment,
+    judge: &JudgeConfig,
+) -> Result<()> {
     let stop = match ended {
         Ok(summary) => {
             if summary.abandoned > 0 {
@@ -147,7 +166,7 @@ pub fn stopped(stop: Stop<StoreError>, judge: &JudgeConfig) -> anyhow::Error {
 }
 
 /// The purse of a stage: its own limit and that of the whole run, less what the ledger counts already.
-fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
+pub fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
     let (all, of_stage) = context.wait(context.store.charged(work.stage))?;
     let limit = |cap: Cap| {
         let spent = if cap.of_stage { of_stage } else { all };
@@ -197,7 +216,12 @@ pub fn ask_again(context: &Context, work: &Assignment, judge: &JudgeConfig) -> R
 }
 
 /// The hash of all that the plan of a judge's requests depends on.
-fn fingerprint(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Result<String> {
+fn fingerprint(
+    context: &Context,
+    work: &Assignment,
+    judge: &JudgeConfig,
+    capabilities: Capabilities,
+) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut put = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
@@ -207,6 +231,7 @@ fn fingerprint(context: &Context, work: &Assignment, judge: &JudgeConfig) -> Res
     put(&context.config.run.seed.to_string());
     put(&serde_json::to_string(work.label)?);
     put(&serde_json::to_string(judge)?);
+    put(&serde_json::to_string(&capabilities)?);
     for (name, fingerprint) in templates::fingerprints(context, std::slice::from_ref(judge))? {
         put(&name);
         put(&fingerprint);
@@ -230,9 +255,10 @@ pub fn plan_once<T>(
     context: &Context,
     work: &Assignment,
     judge: &JudgeConfig,
+    capabilities: Capabilities,
     plan: impl FnOnce() -> Result<T>,
 ) -> Result<Option<T>> {
-    let fingerprint = fingerprint(context, work, judge)?;
+    let fingerprint = fingerprint(context, work, judge, capabilities)?;
     let (store, sets) = (&context.store, sets(work));
     let mut known = true;
     for set in &sets {
