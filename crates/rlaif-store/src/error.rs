@@ -64,6 +64,20 @@ pub enum StoreError {
         /// The newest layout of this program.
         known: i64,
     },
+    /// An older `rlaif` wrote the file, and it is only to be read.
+    #[error(
+        "`{path}` has layout {found}, and replies can be taken from layout {known} only; bring it up to date with any command \
+         that works on its run, such as `rlaif plan` with its config, or leave it out",
+        path = path.display()
+    )]
+    Older {
+        /// The ledger.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+        /// The layout of this program.
+        known: i64,
+    },
     /// The file is something else.
     #[error("`{path}` is no ledger of rlaif; move it away or choose another `run.name`", path = path.display())]
     NotALedger {

@@ -13,6 +13,7 @@ mod local;
 mod lone;
 pub(crate) mod openai;
 mod ratings;
+pub(crate) mod reuse;
 pub(crate) mod sending;
 pub(crate) mod templates;
 

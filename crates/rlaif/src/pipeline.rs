@@ -6,6 +6,7 @@
 
 use crate::context::Context;
 use crate::error::UserError;
+use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
@@ -221,6 +222,9 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
         for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
             crate::judging::openai::client(judge)?;
         }
+        if judges.iter().any(|judge| judge.kind.is_remote()) {
+            OtherRuns::open(context)?;
+        }
     }
     Ok(())
 }
@@ -303,6 +307,7 @@ fn recipe(
                     &[
                         "judges",
                         "max_usd",
+                        "reuse_replies",
                         "probe",
                         "calibration",
                         "tripwire_rate",

@@ -96,7 +96,7 @@ impl RunFolder {
 
     /// The ledger.
     pub fn database(&self) -> PathBuf {
-        self.root.join("rlaif.db")
+        database_in(&self.root)
     }
 
     /// A trained model: `reward`, `ppo`, `dpo`.
@@ -124,6 +124,11 @@ impl RunFolder {
         let name = file.file_name().map_or_else(|| "input".into(), |n| n.to_string_lossy().into_owned());
         self.root.join(format!("{name}.rejected.jsonl"))
     }
+}
+
+/// The ledger in a run folder.
+pub fn database_in(root: &Path) -> PathBuf {
+    root.join("rlaif.db")
 }
 
 /// Writes a whole file or nothing: temporary file, fsync, rename.

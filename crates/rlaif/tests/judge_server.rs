@@ -159,6 +159,46 @@ fn both_orders_are_asked_and_nothing_is_bought_twice() {
 }
 
 #[test]
+fn replies_of_another_run_are_not_bought_again() {
+    let endpoint = Endpoint::new(Taste::Alphabet, Duration::ZERO);
+    let lab = endpoint.lab();
+    let (code, _, stderr) = run(&lab, "right-key", &UNTIL_LABEL);
+    assert_eq!(code, Some(0), "{stderr}");
+    let second = |folder: &str| {
+        let reuse = format!("label.reuse_replies=[\"{folder}\"]");
+        run(
+            &lab,
+            "right-key",
+            &[&UNTIL_LABEL[..], &["--json", "--set", "run.name=second", "--set", &reuse]].concat(),
+        )
+    };
+    let (code, _, stderr) = second("runs/nowhere");
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("`label.reuse_replies` names `runs/nowhere`, and there is no"), "{stderr}");
+    assert!(!stderr.contains("generate:"), "refused before anything is computed: {stderr}");
+
+    let (code, stdout, stderr) = second("runs/tiny");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(endpoint.calls(), 72, "all were bought by the first run");
+    assert!(stderr.contains("label: 72 replies of `fake` are taken from `runs/tiny`"), "{stderr}");
+    assert!(stderr.contains("no calls, no cost, 72 replies reused from other runs"), "{stderr}");
+    let outcome: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(outcome["cost_micro_usd"], 0);
+    let first = lab.done(&["export", "rlaif.toml"]).0;
+    assert_eq!(lab.done(&["export", "rlaif.toml", "--set", "run.name=second"]).0, first);
+    // Nor do they go into a file.
+    let third = ["--set", "run.name=third", "--set", "label.reuse_replies=[\"runs/tiny\"]"];
+    lab.done(&[&["generate", "rlaif.toml"][..], &third].concat());
+    let export = ["batch", "export", "rlaif.toml", "requests.jsonl", "--judge", "fake"];
+    let (_, stderr) = lab.ends_with(1, &[&export[..], &third].concat());
+    assert!(stderr.contains("nothing left to be asked now"), "{stderr}");
+    // Where they come from is no part of what the labels are.
+    let (code, _, stderr) =
+        run(&lab, "right-key", &[&UNTIL_LABEL[..], &["--set", "run.name=second"]].concat());
+    assert!(code == Some(0) && stderr.contains("label: done before"), "{stderr}");
+}
+
+#[test]
 fn a_judge_of_places_makes_no_preferences_and_training_says_so() {
     let endpoint = Endpoint::new(Taste::FirstPlace, Duration::ZERO);
     let lab = endpoint.lab();

@@ -48,6 +48,7 @@ pub(super) fn full_example() -> Config {
     config.label.max_pairs = Some(1);
     config.label.calibration = Some("calibration.jsonl".into());
     config.label.max_usd = Some(0.5);
+    config.label.reuse_replies = vec!["runs/other".into()];
     config.label.probe = Some("probe.jsonl".into());
     config.reward.lora = lora.clone();
     config.ppo.kl_budget = Some(0.5);

@@ -192,6 +192,9 @@ pub struct LabelConfig {
     pub judges: Vec<JudgeConfig>,
     /// Stop before the judges of this run have cost more than this many dollars. Default none.
     pub max_usd: Option<f64>,
+    /// Folders of other runs whose replies are taken, at no cost, where a request is the same to the byte. Relative to the config
+    /// file. Default none.
+    pub reuse_replies: Vec<std::path::PathBuf>,
     /// Labelled pairs (`prompt`, `better`, `worse`) on which each judge's validity is shown before its labels are used.
     /// Relative to the config file. Default none.
     pub probe: Option<std::path::PathBuf>,
@@ -223,6 +226,7 @@ impl Default for LabelConfig {
             vote_smoothing: 0.5,
             judges: vec![JudgeConfig::tone()],
             max_usd: None,
+            reuse_replies: Vec::new(),
             probe: None,
         }
     }

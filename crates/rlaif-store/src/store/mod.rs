@@ -15,6 +15,7 @@ mod prompts;
 mod replies;
 mod requests;
 mod responses;
+mod reuse;
 mod spend;
 mod spool;
 
@@ -29,6 +30,7 @@ pub use requests::{
     AskAgain, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState, UselessReply,
 };
 pub use responses::{BASELINE, DPO, PPO};
+pub use reuse::GoodReply;
 pub use spend::{LostRequest, RequestCount, Spend};
 pub use spool::Spooled;
 
@@ -48,6 +50,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_leases.sql"),
     include_str!("../../migrations/0004_batches.sql"),
     include_str!("../../migrations/0005_capabilities.sql"),
+    include_str!("../../migrations/0006_origins.sql"),
 ];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".

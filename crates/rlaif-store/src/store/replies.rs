@@ -169,8 +169,8 @@ impl Store {
         Ok(())
     }
 
-    /// Usage and cost of a reply, whose request is then read. Where the cost is another than what the budget counted until now (the
-    /// worst case, if nobody had read the reply yet), the budget follows.
+    /// Usage and cost of a reply, whose request is then read; one that another run has bought costs nothing. Where the cost is another
+    /// than what the budget counted until now (the worst case, if nobody had read the reply yet), the budget follows.
     pub(super) async fn put_usage_in(
         &self,
         tx: &mut SqliteConnection,
@@ -182,7 +182,8 @@ impl Store {
         let [prompt, cached, written, written_1h, completion, reasoning] = token_counts(usage);
         sqlx::query(
             "UPDATE replies SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, cache_write_1h_tokens = ?,
-                                completion_tokens = ?, reasoning_tokens = ?, tier = ?, cost_micro_usd = ? WHERE id = ?",
+                                completion_tokens = ?, reasoning_tokens = ?, tier = ?,
+                                cost_micro_usd = iif(origin IS NULL, ?, 0) WHERE id = ?",
         )
         .bind(prompt)
         .bind(cached)
@@ -207,7 +208,7 @@ impl Store {
         let counted: Option<(String, String, i64)> = sqlx::query_as(
             "SELECT t.stage, q.judge, coalesce(t.charged, 0) FROM replies y JOIN requests q ON q.seq = y.request
                     JOIN attempts t ON t.request = y.request AND t.attempt = y.attempt
-             WHERE y.id = ? AND t.charged IS NOT ?",
+             WHERE y.id = ? AND y.origin IS NULL AND t.charged IS NOT ?",
         )
         .bind(reply_id)
         .bind(cost)

@@ -36,15 +36,17 @@ pub struct RequestCount {
 /// What replies have cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spend {
-    /// Replies received.
+    /// Replies that were bought.
     pub calls: u64,
+    /// Replies that were taken from other runs.
+    pub reused: u64,
     /// Sum over the replies whose cost is known.
     pub known: MicroUsd,
     /// Replies whose cost is not known: the sum is then a lower bound.
     pub unknown_calls: u64,
     /// Sends without an answer, which the provider may have billed.
     pub possibly_billed: u64,
-    /// Tokens, over the replies that state them.
+    /// Tokens, over the replies that were bought and state them.
     pub usage: Usage,
 }
 
@@ -107,7 +109,7 @@ impl Store {
                     coalesce(sum(y.cache_write_1h_tokens), 0) AS cache_write_1h_tokens,
                     coalesce(sum(y.completion_tokens), 0) AS completion_tokens,
                     coalesce(sum(y.reasoning_tokens), 0) AS reasoning_tokens
-             FROM requests q LEFT JOIN replies y ON y.request = q.seq GROUP BY q.judge",
+             FROM requests q LEFT JOIN replies y ON y.request = q.seq AND y.origin IS NULL GROUP BY q.judge",
         )
         .fetch_all(&mut *connection)
         .await
@@ -117,9 +119,18 @@ impl Store {
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(|e| self.fail("adding up costs", e))?;
+        let reused: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT q.judge, count(*) FROM replies y JOIN requests q ON q.seq = y.request WHERE y.origin IS NOT NULL GROUP BY 1",
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.fail("adding up costs", e))?;
         let mut spend: BTreeMap<String, Spend> = rows.into_iter().map(SpendRow::by_judge).collect();
         for (judge, lost) in lost {
             spend.entry(judge).or_default().possibly_billed = lost.unsigned_abs();
+        }
+        for (judge, reused) in reused {
+            spend.entry(judge).or_default().reused = reused.unsigned_abs();
         }
         Ok(spend)
     }
@@ -132,6 +143,7 @@ impl Store {
         let by_judge = self.spend_by_judge().await?;
         Ok(by_judge.into_values().fold(Spend::default(), |sum, one| Spend {
             calls: sum.calls + one.calls,
+            reused: sum.reused + one.reused,
             known: [sum.known, one.known].iter().sum(),
             unknown_calls: sum.unknown_calls + one.unknown_calls,
             possibly_billed: sum.possibly_billed + one.possibly_billed,
@@ -166,6 +178,7 @@ impl SpendRow {
             ..Usage::default()
         };
         let (calls, unknown_calls) = (self.calls.unsigned_abs(), self.unknown_calls.unsigned_abs());
-        (self.judge, Spend { calls, known: MicroUsd(self.known), unknown_calls, possibly_billed: 0, usage })
+        let known = MicroUsd(self.known);
+        (self.judge, Spend { calls, known, unknown_calls, usage, ..Spend::default() })
     }
 }

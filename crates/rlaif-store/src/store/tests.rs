@@ -338,7 +338,8 @@ async fn costs_add_up_and_an_unknown_one_is_not_zero() {
     let failure = RequestFailure { class: "timeout", message: "no answer in 120 s", maybe_billed: true };
     store.fail_request("k3", &failure).await.unwrap();
 
-    let want = Spend { calls: 2, known: MicroUsd(150), unknown_calls: 1, possibly_billed: 1, usage };
+    let want =
+        Spend { calls: 2, known: MicroUsd(150), unknown_calls: 1, possibly_billed: 1, usage, reused: 0 };
     assert_eq!(store.spend().await.unwrap(), want);
     assert_eq!(store.spend_by_judge().await.unwrap()["gpt"], want);
 
@@ -621,6 +622,70 @@ async fn a_later_step_builds_on_the_reply_to_an_earlier_one() {
     store.put_verdict(&unread[0], "v1", &Verdict::choice(Choice::First), None, None).await.unwrap();
     assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap().len(), 1);
     assert_eq!(store.spend().await.unwrap().calls, 2);
+}
+
+/// What another run has bought and could use is not bought again; what it could not use is.
+#[tokio::test]
+async fn replies_of_another_run_are_taken_at_no_cost() {
+    let theirs = Folder::new();
+    let other = theirs.open().await;
+    fill(&other).await;
+    let [ab, ba] = [Order::Ab, Order::Ba];
+    other
+        .plan_requests(&[plan("p1/0-1", ab, "good"), plan("p1/0-1", ba, "bad"), plan("p1/0-2", ab, "unread")])
+        .await
+        .unwrap();
+    for key in ["good", "bad", "unread"] {
+        other.mark_sent(key).await.unwrap();
+        other.put_reply(key, 200, key.as_bytes()).await.unwrap();
+    }
+    let unread = other.unread_replies("v1", 10).await.unwrap();
+    let verdict = Verdict::choice(Choice::First);
+    for (reply, fault) in unread.iter().zip([None, Some("malformed")]) {
+        let (usage, cost, model) = (None, Some(MicroUsd(5)), None);
+        let reading = ReadReply { reply, verdict: Some(&verdict), usage, cost, fault, model };
+        other.put_readings("v1", &[reading]).await.unwrap();
+    }
+
+    let folder = Folder::new();
+    let store = folder.open().await;
+    fill(&store).await;
+    store
+        .plan_requests(&[plan("p1/0-1", ab, "good"), plan("p1/0-1", ba, "bad"), plan("p1/0-2", ab, "unread")])
+        .await
+        .unwrap();
+    // Their run is still at work, and goes on.
+    let reader = Store::open_to_reuse(theirs.db()).await.unwrap();
+    let found = reader.good_replies(&["good", "bad", "unread", "none"]).await.unwrap();
+    assert_eq!(found.iter().map(|reply| reply.raw.as_slice()).collect::<Vec<_>>(), [b"good"]);
+    other.plan_requests(&[plan("p1/0-2", ba, "later")]).await.unwrap();
+    assert_eq!(store.put_reused("label", "runs/theirs", &found).await.unwrap(), 1);
+    assert_eq!(store.put_reused("label", "runs/theirs", &found).await.unwrap(), 0, "it has its reply");
+    assert_eq!(keys(&planned(&store).await), ["bad", "unread"]);
+
+    let unread = store.unread_replies("v1", 10).await.unwrap();
+    let usage = Usage { prompt_tokens: 100, completion_tokens: 20, ..Usage::default() };
+    store.put_verdict(&unread[0], "v1", &verdict, Some(usage), Some(MicroUsd(150))).await.unwrap();
+    assert_eq!(store.verdicts(TRAIN_PAIRS).await.unwrap().len(), 1);
+    let spend = store.spend().await.unwrap();
+    assert_eq!(spend, Spend { reused: 1, ..Spend::default() }, "it cost this run nothing");
+    assert_eq!(store.charged("label").await.unwrap().0, MicroUsd::ZERO);
+    // A third run may take it from here.
+    assert_eq!(store.good_replies(&["good"]).await.unwrap(), found);
+}
+
+#[tokio::test]
+async fn replies_are_taken_from_ledgers_of_the_same_layout_only() {
+    let folder = Folder::new();
+    folder.open().await.close().await.unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.db());
+    let mut old = options.connect().await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 2").execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    let error = Store::open_to_reuse(folder.db()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Older { found: 2, .. }), "{error}");
+    assert!(error.to_string().contains("`rlaif plan` with its config"), "{error}");
+    assert!(Store::open_to_reuse(folder.0.path().join("none.db")).await.is_err());
 }
 
 /// A ledger of the first layout keeps its replies, its verdicts and the order of its requests.

@@ -1,6 +1,7 @@
 //! Judges behind an endpoint of any provider: plan, send, store the raw reply, and only then read it.
 
 use super::asking::{self, Asking};
+use super::reuse::OtherRuns;
 use super::{Assignment, batch_sending, forms, sending, templates};
 use crate::context::Context;
 use crate::error::UserError;
@@ -24,6 +25,7 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
     let price = price(&context.config, judge);
     let model = forms::client(context, work, judge, client(judge)?, &askers, price)?;
     let asking = Asking { context, judge, askers: &askers, price };
+    let others = OtherRuns::open(context)?;
     let works = with_tripwires(work);
     prepare(&asking, work, &works, &model)?;
     let in_files = context.wait(context.store.in_files(&judge.name, &sending::sets(work)))?;
@@ -39,6 +41,7 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
         if step > 0 {
             works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
         }
+        others.take(context, work, judge)?;
         let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
         loop {
             let sent = send(&asking, work, &model, round);
@@ -63,11 +66,16 @@ pub fn plan_only(context: &Context, work: &Assignment, judge: &JudgeConfig) -> R
     let askers = templates::of_asked(context, judge)?;
     let model = forms::client_without_asking(context, judge, client, &askers)?;
     let asking = Asking { context, judge, askers: &askers, price: price(&context.config, judge) };
+    let others = OtherRuns::open(context)?;
     let works = with_tripwires(work);
     prepare(&asking, work, &works, &model)?;
     sending::ask_again(context, work, judge)?;
-    for step in 1..asking::steps(&askers) {
-        works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
+    for step in 0..asking::steps(&askers) {
+        if step > 0 {
+            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
+        }
+        others.take(context, work, judge)?;
+        read(&asking, work, &works)?;
     }
     Ok(())
 }

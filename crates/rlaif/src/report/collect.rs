@@ -107,6 +107,7 @@ fn cost(context: &Context) -> Result<Cost> {
         unknown_calls: spend.unknown_calls,
         possibly_billed: spend.possibly_billed,
         requests: spend.calls,
+        reused: spend.reused,
         prompt_tokens: spend.usage.prompt_tokens,
         completion_tokens: spend.usage.completion_tokens,
     })

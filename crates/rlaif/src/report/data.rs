@@ -151,6 +151,8 @@ pub struct Cost {
     pub possibly_billed: u64,
     /// Requests to endpoints (0 with local judges only).
     pub requests: u64,
+    /// Replies that were taken from other runs.
+    pub reused: u64,
     /// Prompt tokens the endpoints counted.
     pub prompt_tokens: u64,
     /// Completion tokens the endpoints counted.

@@ -185,6 +185,9 @@ fn facts(data: &ReportData) -> Vec<Fact> {
         let tokens = format!("{} in, {} out", count(cost.prompt_tokens), count(cost.completion_tokens));
         notes.push(format!("{}, tokens {tokens}", plural(cost.requests, "request")));
     }
+    if cost.reused > 0 {
+        notes.push(format!("{} reused from other runs", plural(cost.reused, "answer")));
+    }
     if notes.is_empty() {
         notes.push("all judging was done on this machine".into());
     }

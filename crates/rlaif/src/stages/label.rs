@@ -168,10 +168,14 @@ pub fn cost(context: &Context, stage: Stage) -> Result<(String, Option<i64>)> {
     let other = if stage == Stage::Label { Stage::Evaluate } else { Stage::Label };
     let elsewhere = context.manifest.stage(other).and_then(|record| record.cost_micro_usd).unwrap_or(0);
     let own = MicroUsd(spend.known.0 - elsewhere);
+    let reused = match spend.reused {
+        0 => String::new(),
+        replies => format!(", {replies} replies reused from other runs"),
+    };
     if spend.calls + spend.possibly_billed == 0 {
-        return Ok(("no calls, no cost".into(), Some(0)));
+        return Ok((format!("no calls, no cost{reused}"), Some(0)));
     }
-    let mut words = format!("cost {own}");
+    let mut words = format!("cost {own}{reused}");
     if spend.unknown_calls > 0 {
         words += &format!(" and {} calls of unknown price", spend.unknown_calls);
     }
