@@ -164,11 +164,12 @@ impl ModelFiles {
     }
 }
 
-/// `owner/name[@revision]`, fetched into the Hub's cache and found there the next time.
+/// `owner/name[@revision]`, fetched into the Hub's cache. What the cache holds of that revision serves where the Hub cannot be reached.
 #[cfg(feature = "hub")]
 fn download(repository: &str) -> Result<PathBuf> {
+    use hf_hub::HFError;
     let (owner, name, revision) = parse_repository(repository)?;
-    let fail = |error: hf_hub::HFError| ModelError::NotFound {
+    let fail = |error: HFError| ModelError::NotFound {
         spec: format!("hf:{repository}"),
         reason: format!("the Hub answered: {error} (set HF_TOKEN for a model that asks for a login)"),
     };
@@ -181,14 +182,26 @@ fn download(repository: &str) -> Result<PathBuf> {
         "*.safetensors",
         "model.safetensors.index.json",
     ];
-    let client = hf_hub::HFClientSync::new().map_err(fail)?;
-    client
-        .model(owner, name)
-        .snapshot_download()
-        .maybe_revision(revision)
-        .allow_patterns(wanted.map(String::from).to_vec())
-        .send()
-        .map_err(fail)
+    let model = hf_hub::HFClientSync::new().map_err(fail)?.model(owner, name);
+    let snapshot = |local_files_only| {
+        model
+            .snapshot_download()
+            .maybe_revision(revision.clone())
+            .allow_patterns(wanted.map(String::from).to_vec())
+            .local_files_only(local_files_only)
+            .send()
+    };
+    snapshot(false).or_else(|error| match error {
+        HFError::AuthRequired { .. }
+        | HFError::Forbidden { .. }
+        | HFError::RepoNotFound { .. }
+        | HFError::RevisionNotFound { .. } => Err(fail(error)),
+        unreachable => {
+            let folder = snapshot(true).map_err(|_| fail(unreachable))?;
+            tracing::warn!(repository, "the Hub cannot be reached; its copy in the cache is used");
+            Ok(folder)
+        }
+    })
 }
 
 #[cfg(not(feature = "hub"))]

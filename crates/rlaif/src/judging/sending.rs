@@ -51,10 +51,11 @@ pub fn send<M: ChatModel>(
     allow_connections(judge)?;
     let done = total - open;
     let budget = budget(context, work)?;
+    let (_, charged_before) = context.wait(context.store.charged(work.stage))?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let progress = RefCell::new(Progress::new(work.stage, "calls", done, total));
     let ledger = Ledger::new(&context.store, work.stage, &judge.name, |tally: Tally| {
-        progress.borrow_mut().set(done + tally.ended, total, &note(&tally));
+        progress.borrow_mut().set(done + tally.ended, total, &note(charged_before, &tally));
     });
     let mut planned = Planned::new(&context.store, &judge.name, &sets, round);
     let options =
@@ -188,8 +189,9 @@ pub fn caps(context: &Context, stage: &str) -> Result<Vec<Cap>> {
     given.map(|(key, max, of_stage)| Ok(Cap { key, max: MicroUsd::from_dollars(max)?, of_stage })).collect()
 }
 
-fn note(tally: &Tally) -> String {
-    let charged = format!("{} so far", tally.charged);
+/// What the stage has been charged, this sending included, and what it waits for.
+fn note(before: MicroUsd, tally: &Tally) -> String {
+    let charged = format!("{} so far", [before, tally.charged].into_iter().sum::<MicroUsd>());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let wait = tally.parked_until_ms.and_then(|until| u64::try_from(until).ok());
     match wait.map(|until| Duration::from_millis(until).saturating_sub(now)) {
