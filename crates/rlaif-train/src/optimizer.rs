@@ -100,9 +100,9 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 
-/// Weight decay is for matrices; norms and biases are left alone, as in transformers.
+/// Weight decay is for matrices; norms (`input_layernorm`, GPT-2's `ln_1`) and biases are left alone, as in transformers.
 fn decays(name: &str) -> bool {
-    !name.contains("norm") && !name.ends_with(".bias")
+    !name.contains("norm") && !name.contains(".ln_") && !name.ends_with(".bias")
 }
 
 #[cfg(test)]
@@ -127,9 +127,12 @@ mod tests {
     fn follows_torch_and_spares_norms_from_decay() {
         let config = OptimConfig { weight_decay: 0.1, ..OptimConfig::default() };
         let gradients = [0.3f64, -1.2, 0.05, 2.0];
-        for (name, decay) in
-            [("mlp.up_proj.weight", 0.1), ("input_layernorm.weight", 0.0), ("q_proj.bias", 0.0)]
-        {
+        for (name, decay) in [
+            ("mlp.up_proj.weight", 0.1),
+            ("input_layernorm.weight", 0.0),
+            ("transformer.h.0.ln_1.weight", 0.0),
+            ("q_proj.bias", 0.0),
+        ] {
             let mut optimizer = AdamW::new(&config);
             let mut theta = [0.7f32];
             for g in gradients {
