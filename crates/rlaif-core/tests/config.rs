@@ -258,7 +258,7 @@ fn impossible_values_are_told_at_once_with_their_lines() {
       `ppo.mini_batches` must divide the 32 responses of `ppo.prompts_per_step` × `ppo.samples_per_prompt`, got 5 (line 4)
       `dpo.beta` must be above 0, got 0 (line 8)
       `dpo.micro_batch_size` must be at most `dpo.batch_size` = 8, got 9 (line 9)
-      `ppo.lora.targets` must be among `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, got "qproj" (line 11)
+      `ppo.lora.targets` must be among `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, `out_proj`, `fc1`, `fc2`, `c_attn`, `c_proj`, `c_fc`, `query_key_value`, `dense`, `dense_h_to_4h`, `dense_4h_to_h`, got "qproj" (line 11)
       `run.stages` must keep the pipeline's order: `generate` runs before `label` (line 13)
       `run.stages` names `generate` twice (line 13)
       `label.pairs_per_prompt` must be at most 3, the pairs of `generate.n` = 3 responses, got 4

@@ -66,7 +66,8 @@ pub struct LoraConfig {
     pub rank: usize,
     /// Scale is alpha / rank. Default 32.
     pub alpha: f64,
-    /// Which projections, by their Hugging Face names. Default all seven.
+    /// Which projections, by their Hugging Face names. Default all seven of Llama's, which in models with other names stand for
+    /// what does the same: `q_proj` is GPT-2's `c_attn`.
     pub targets: Vec<String>,
 }
 

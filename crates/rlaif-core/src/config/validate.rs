@@ -25,8 +25,27 @@ impl Display for Problem {
 /// Devices that a build may have.
 const DEVICES: [&str; 7] = ["auto", "cpu", "wgpu", "vulkan", "metal", "rocm", "cuda"];
 
-/// Projections that can carry an adapter.
-const LORA_TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Projections that can carry an adapter, in Llama's words and in those of OPT, GPT-2 and GPT-NeoX; which of them a model has is
+/// known when it is opened.
+const LORA_TARGETS: [&str; 17] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "out_proj",
+    "fc1",
+    "fc2",
+    "c_attn",
+    "c_proj",
+    "c_fc",
+    "query_key_value",
+    "dense",
+    "dense_h_to_4h",
+    "dense_4h_to_h",
+];
 
 impl Config {
     /// Every problem of this config; none for one that can be run.
