@@ -12,7 +12,7 @@ use crate::rope::{Rope, rotate};
 const MASKED: f32 = -1e9;
 
 /// Head counts and sizes of grouped-query attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heads {
     /// Query heads.
     pub query: usize,
@@ -20,6 +20,8 @@ pub struct Heads {
     pub key_value: usize,
     /// Size of each head.
     pub dim: usize,
+    /// Factor on the scores: mostly 1 / sqrt(dim).
+    pub scale: f64,
 }
 
 impl Heads {
@@ -29,20 +31,15 @@ impl Heads {
             query: config.num_attention_heads,
             key_value: config.num_key_value_heads,
             dim: config.head_dim,
+            scale: config.query_pre_attn_scalar.powf(-0.5),
         }
-    }
-
-    /// Factor on the scores: 1 / sqrt(head_dim).
-    pub fn scale(&self) -> f64 {
-        (self.dim as f64).powf(-0.5)
     }
 }
 
 /// The indices, masks and rotations of one batch, made once and used by every layer.
 pub struct PortableAttention {
     heads: Heads,
-    cos: Tensor<3>,
-    sin: Tensor<3>,
+    rotation: Option<(Tensor<3>, Tensor<3>)>, // cosines and sines
     groups: Vec<Group>,
     /// For each token of the stream, its row in the concatenated group outputs, `[N]`.
     repack: Tensor<1, Int>,
@@ -59,9 +56,15 @@ struct Group {
 }
 
 impl PortableAttention {
-    /// Plans attention for `batch`.
-    pub fn new(batch: &PackedBatch, heads: Heads, rope: &Rope, device: &Device) -> Self {
-        let (cos, sin) = rope.tensors(batch.positions(), device);
+    /// Plans attention for `batch`; with a `window`, a token sees itself and the `window - 1` tokens before it.
+    pub fn new(
+        batch: &PackedBatch,
+        heads: Heads,
+        rope: &Rope,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Self {
+        let rotation = (rope.pairs() > 0).then(|| rope.tensors(batch.positions(), device));
         let segments = batch.segments();
         let mut order: Vec<usize> = (0..segments.len()).collect();
         order.sort_by_key(|&s| (segments[s].len, key_count(segments, s)));
@@ -86,7 +89,8 @@ impl PortableAttention {
                     query_index[row * queries + t] = (segment.start + t) as i64;
                     repack[segment.start + t] = next_row + (row * queries + t) as i64;
                     let start = (row * queries + t) * keys;
-                    mask[start..start + prefix + t + 1].fill(0.0);
+                    let end = prefix + t + 1;
+                    mask[start + first_seen(end, window)..start + end].fill(0.0);
                 }
             }
             next_row += (members.len() * queries) as i64;
@@ -100,20 +104,24 @@ impl PortableAttention {
                 mask: Tensor::from_data(TensorData::new(mask, [rows, 1, queries, keys]), device),
             });
         }
-        Self { heads, cos, sin, groups, repack: int_tensor(repack, device) }
+        Self { heads, rotation, groups, repack: int_tensor(repack, device) }
     }
 
     /// Rotates queries and keys, then attends.
     ///
-    /// softmax(q k^T / sqrt(head_dim)) v, Vaswani et al. 2017, eq. 1 (<https://arxiv.org/abs/1706.03762>).
+    /// softmax(scale q k^T) v, Vaswani et al. 2017, eq. 1 (<https://arxiv.org/abs/1706.03762>).
     ///
     /// Shapes: `q`: `[N, query * dim]`; `k`, `v`: `[N, key_value * dim]`; returns `[N, query * dim]`.
     pub fn forward(&self, q: Tensor<2>, k: Tensor<2>, v: Tensor<2>) -> Tensor<2> {
-        let Heads { query, key_value, dim } = self.heads;
+        let Heads { query, key_value, dim, scale } = self.heads;
         let tokens = q.dims()[0];
-        let q = rotate(q.reshape([tokens, query, dim]), &self.cos, &self.sin).reshape([tokens, query * dim]);
-        let k = rotate(k.reshape([tokens, key_value, dim]), &self.cos, &self.sin)
-            .reshape([tokens, key_value * dim]);
+        let turn = |x: Tensor<2>, heads: usize| match &self.rotation {
+            None => x,
+            Some((cos, sin)) => {
+                rotate(x.reshape([tokens, heads, dim]), cos, sin).reshape([tokens, heads * dim])
+            }
+        };
+        let (q, k) = (turn(q, query), turn(k, key_value));
 
         let shared = query / key_value;
         let outputs = self.groups.iter().map(|group| {
@@ -128,7 +136,7 @@ impl PortableAttention {
                     .reshape([rows, keys, key_value, dim])
                     .swap_dims(1, 2)
             };
-            let scores = q.matmul(unpack(&k).transpose()).mul_scalar(self.heads.scale());
+            let scores = q.matmul(unpack(&k).transpose()).mul_scalar(scale);
             let scores = scores.reshape([rows, query, queries, keys]) + group.mask.clone();
             let weights = softmax(scores, 3).reshape([rows, key_value, shared * queries, keys]);
             let output = weights.matmul(unpack(&v)).reshape([rows, key_value, shared, queries, dim]);
@@ -136,6 +144,11 @@ impl PortableAttention {
         });
         Tensor::cat(outputs.collect(), 0).select(0, self.repack.clone())
     }
+}
+
+/// The first of `end` tokens that the last of them sees.
+pub(crate) fn first_seen(end: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| end.saturating_sub(window))
 }
 
 /// Stream indices that the last token of segment `s` attends to, in order: its parent's, then its own.

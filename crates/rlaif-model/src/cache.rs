@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::attention::Heads;
+use crate::attention::{Heads, first_seen};
 use crate::rope::rotate_slice;
 use crate::simd;
 
@@ -61,9 +61,9 @@ impl PromptCache {
 
     /// Stores one layer's keys and values; keys come unrotated.
     ///
-    /// Shapes: `k`, `v`: `[tokens, kv_heads * head_dim]`; `cos`, `sin`: `[tokens, head_dim / 2]`.
+    /// Shapes: `k`, `v`: `[tokens, kv_heads * head_dim]`; `cos`, `sin`: `[tokens, pairs]`.
     pub fn fill(&mut self, layer: usize, k: &[f32], v: &[f32], cos: &[f32], sin: &[f32]) {
-        let (width, half) = (self.heads.key_value * self.heads.dim, self.heads.dim / 2);
+        let (width, half) = (self.heads.key_value * self.heads.dim, cos.len() / self.span.len);
         let mut rotated = vec![0.0; width];
         for t in 0..self.span.len {
             rotated.copy_from_slice(&k[t * width..(t + 1) * width]);
@@ -106,12 +106,14 @@ impl SampleCache {
         self.len += 1;
     }
 
-    /// Rotates one token's query and key, stores key and value, and attends to everything before and to itself.
+    /// Rotates one token's query and key, stores key and value, and attends to itself and to everything before, or as far back
+    /// as the `window` reaches.
     ///
-    /// Shapes: `q`, `out`: `[heads * head_dim]`; `k`, `v`: `[kv_heads * head_dim]`; `cos`, `sin`: `[head_dim / 2]`.
+    /// Shapes: `q`, `out`: `[heads * head_dim]`; `k`, `v`: `[kv_heads * head_dim]`; `cos`, `sin`: `[pairs]`.
     pub fn attend(
         &mut self,
         layer: usize,
+        window: Option<usize>,
         q: &mut [f32],
         k: &mut [f32],
         v: &[f32],
@@ -127,27 +129,34 @@ impl SampleCache {
             block.write(heads, layer, at, k, v);
         }
         let shared = heads.query / heads.key_value;
-        let total = self.position();
-        self.scores.resize(shared * total, 0.0);
-        let scale = heads.scale() as f32;
+        let first = first_seen(self.position(), window);
+        let seen = self.position() - first;
+        self.scores.resize(shared * seen, 0.0);
         for head in 0..heads.key_value {
             let queries = &q[head * shared * heads.dim..][..shared * heads.dim];
             let out = &mut out[head * shared * heads.dim..][..shared * heads.dim];
-            let mut start = 0;
-            for span in std::iter::once(&self.prompt.span).chain(&self.blocks) {
-                let keys = &span.keys[span.offset(heads, layer, head)..][..span.len * heads.dim];
-                score_keys(queries, keys, heads.dim, scale, &mut self.scores[start..], total);
-                start += span.len;
+            // What is seen of each span, and its place among all that is seen.
+            let runs = || {
+                let mut start = 0;
+                std::iter::once(&self.prompt.span).chain(&self.blocks).filter_map(move |span| {
+                    let from = first.saturating_sub(start);
+                    let place = (start + from) - first;
+                    start += span.len;
+                    let offset = span.offset(heads, layer, head);
+                    let run = offset + from * heads.dim..offset + span.len * heads.dim;
+                    (from < span.len).then_some((span, run, place))
+                })
+            };
+            for (span, run, place) in runs() {
+                let keys = &span.keys[run];
+                score_keys(queries, keys, heads.dim, heads.scale as f32, &mut self.scores[place..], seen);
             }
-            self.scores.chunks_mut(total).for_each(|scores| {
+            self.scores.chunks_mut(seen).for_each(|scores| {
                 simd::softmax(scores);
             });
             out.fill(0.0);
-            let mut start = 0;
-            for span in std::iter::once(&self.prompt.span).chain(&self.blocks) {
-                let values = &span.values[span.offset(heads, layer, head)..][..span.len * heads.dim];
-                weigh_values(&self.scores[start..], total, values, heads.dim, out);
-                start += span.len;
+            for (span, run, place) in runs() {
+                weigh_values(&self.scores[place..], seen, &span.values[run], heads.dim, out);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The Llama decoder, Touvron et al. 2023 (<https://arxiv.org/abs/2302.13971>): pre-norm blocks of attention and SwiGLU.
+//! The decoder: blocks of attention and MLP over a residual stream, put together as the family's table says
+//! ([`crate::architecture`]).
 //!
 //! One forward pass serves training, scoring and sampling: [`Decoder::blocks`] runs the layers over a stream of tokens and
 //! leaves open what a token attends to. Packed batches attend within the stream, sampling attends to its KV cache.
@@ -7,9 +8,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use rlaif_core::config::LoraConfig;
 
+use crate::architecture::{Activation, NormKind, Place, Positions, Role};
 use crate::attention::{Heads, int_tensor};
 use crate::batch::{PackedBatch, Reads};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Projection};
 use crate::error::{ModelError, Result};
 use crate::logprobs::{self, TokenStatistics};
 use crate::lora::{Lora, PROJECTIONS};
@@ -24,9 +26,11 @@ pub struct Decoder {
     pub(crate) config: ModelConfig,
     pub(crate) device: Device,
     pub(crate) rope: Rope,
-    pub(crate) embedding: Tensor<2>, // [V, H]
+    pub(crate) local_rope: Rope,             // of windowed layers
+    pub(crate) embedding: Tensor<2>,         // [V, H]
+    pub(crate) positions: Option<Tensor<2>>, // [P, H], where they are learned
     pub(crate) layers: Vec<Layer>,
-    pub(crate) norm: Tensor<2>,         // [1, H]
+    pub(crate) norm: Norm,
     pub(crate) head: Option<Tensor<2>>, // [V, H]; none: the embedding
     pub(crate) trainable: Trainable,
 }
@@ -34,23 +38,44 @@ pub struct Decoder {
 /// One block.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
-    pub input_norm: Tensor<2>, // [1, H]
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
+    pub input_norm: Norm,
+    pub attention: QueryKeyValue,
+    pub query_norm: Option<Norm>,
+    pub key_norm: Option<Norm>,
     pub output: Linear,
-    pub post_attention_norm: Tensor<2>, // [1, H]
-    pub gate: Linear,
+    pub attention_norm: Option<Norm>, // behind attention
+    pub mlp_norm: Norm,               // before the MLP
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
+    pub mlp_output_norm: Option<Norm>, // behind the MLP
+}
+
+/// The projections that attention begins with.
+#[derive(Debug, Clone)]
+pub(crate) enum QueryKeyValue {
+    Separate { query: Linear, key: Linear, value: Linear },
+    Fused(Linear),
 }
 
 /// A projection with its adapter.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
+    pub role: Role,
+    pub name: &'static str,
     pub weight: Tensor<2>,       // [in, out]
     pub bias: Option<Tensor<2>>, // [1, out]
     pub lora: Option<Lora>,
+}
+
+/// The weights of a norm.
+#[derive(Debug, Clone)]
+pub(crate) struct Norm {
+    pub name: &'static str,
+    pub kind: NormKind,
+    pub epsilon: f64,
+    pub weight: Tensor<2>,       // [1, n]
+    pub bias: Option<Tensor<2>>, // [1, n]
 }
 
 impl Linear {
@@ -65,21 +90,78 @@ impl Linear {
             None => y,
         }
     }
+
+    /// Whether a LoRA target means this projection: by the family's name, or by Llama's for the same thing.
+    fn is_target(&self, target: &str) -> bool {
+        self.short_name() == target || self.role.llama_names().contains(&target)
+    }
+
+    fn short_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+impl Norm {
+    /// `[N, n]` to `[N, n]`.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match (self.kind, &self.bias) {
+            (NormKind::Layer, Some(bias)) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
+            (NormKind::RmsOnePlus, _) => ops::rms_norm(x, &self.weight.clone().add_scalar(1.0), self.epsilon),
+            (NormKind::Rms | NormKind::Layer, _) => ops::rms_norm(x, &self.weight, self.epsilon),
+        }
+    }
 }
 
 impl Layer {
-    /// The projections by their Hugging Face names, in file order.
-    pub fn projections_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
-        [
-            ("self_attn.q_proj", &mut self.query),
-            ("self_attn.k_proj", &mut self.key),
-            ("self_attn.v_proj", &mut self.value),
-            ("self_attn.o_proj", &mut self.output),
-            ("mlp.gate_proj", &mut self.gate),
-            ("mlp.up_proj", &mut self.up),
-            ("mlp.down_proj", &mut self.down),
-        ]
+    /// The projections, in the file's order.
+    pub fn projections_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let first = match &mut self.attention {
+            QueryKeyValue::Separate { query, key, value } => vec![query, key, value],
+            QueryKeyValue::Fused(fused) => vec![fused],
+        };
+        let gate = self.gate.as_mut();
+        first.into_iter().chain([&mut self.output]).chain(gate).chain([&mut self.up, &mut self.down])
     }
+
+    /// Query, key and value, `[N, heads * head_dim]` each, not yet rotated.
+    fn queries_keys_values(&self, h: &Tensor<2>, config: &ModelConfig) -> [Tensor<2>; 3] {
+        let (dim, tokens) = (config.head_dim, h.dims()[0]);
+        let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
+        let [q, k, v] = match &self.attention {
+            QueryKeyValue::Separate { query, key, value } => {
+                [query.forward(h), key.forward(h), value.forward(h)]
+            }
+            QueryKeyValue::Fused(fused) if config.architecture.fused_by_head => {
+                let y = fused.forward(h).reshape([tokens, heads[0], 3, dim]);
+                [0, 1, 2].map(|i| y.clone().narrow(2, i, 1).reshape([tokens, heads[0] * dim]))
+            }
+            QueryKeyValue::Fused(fused) => {
+                let (y, widths) = (fused.forward(h), heads.map(|heads| heads * dim));
+                let starts = [0, widths[0], widths[0] + widths[1]];
+                [0, 1, 2].map(|i| y.clone().narrow(1, starts[i], widths[i]))
+            }
+        };
+        let by_head = |x: Tensor<2>, norm: &Option<Norm>, heads: usize| match norm {
+            None => x,
+            Some(norm) => norm.forward(x.reshape([tokens * heads, dim])).reshape([tokens, heads * dim]),
+        };
+        [by_head(q, &self.query_norm, heads[0]), by_head(k, &self.key_norm, heads[1]), v]
+    }
+
+    /// The MLP, `[N, H]` to `[N, H]`.
+    fn mlp(&self, h: &Tensor<2>, activation: Activation) -> Tensor<2> {
+        let inner = match (&self.gate, activation) {
+            (Some(gate), Activation::Silu) => ops::swiglu(gate.forward(h), self.up.forward(h)),
+            (Some(gate), _) => ops::activate(gate.forward(h), activation) * self.up.forward(h),
+            (None, _) => ops::activate(self.up.forward(h), activation),
+        };
+        self.down.forward(&inner)
+    }
+}
+
+/// Of a norm that may not be there.
+fn normalized(x: Tensor<2>, norm: &Option<Norm>) -> Tensor<2> {
+    norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()))
 }
 
 impl Decoder {
@@ -90,34 +172,22 @@ impl Decoder {
     pub fn load(config: &ModelConfig, weights: &dyn WeightSource, device: &Device) -> Result<Self> {
         config.check_memory()?;
         let device = device.clone().inner();
-        let read = Reader { weights, device: &device };
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let (in_attention, in_mlp) = (config.attention_bias, config.mlp_bias);
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for number in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{number}.{part}");
-            layers.push(Layer {
-                input_norm: read.vector(&name("input_layernorm.weight"), hidden)?,
-                query: read.linear(&name("self_attn.q_proj"), hidden, queries, in_attention)?,
-                key: read.linear(&name("self_attn.k_proj"), hidden, keys, in_attention)?,
-                value: read.linear(&name("self_attn.v_proj"), hidden, keys, in_attention)?,
-                output: read.linear(&name("self_attn.o_proj"), queries, hidden, in_attention)?,
-                post_attention_norm: read.vector(&name("post_attention_layernorm.weight"), hidden)?,
-                gate: read.linear(&name("mlp.gate_proj"), hidden, inner, in_mlp)?,
-                up: read.linear(&name("mlp.up_proj"), hidden, inner, in_mlp)?,
-                down: read.linear(&name("mlp.down_proj"), inner, hidden, in_mlp)?,
-            });
-        }
+        let read = Reader { config, weights, device: &device };
+        let names = &config.architecture.names;
+        let hidden = config.hidden_size;
         Ok(Self {
             rope: Rope::new(config),
-            embedding: read.matrix("model.embed_tokens.weight", [config.vocab_size, hidden])?,
-            layers,
-            norm: read.vector("model.norm.weight", hidden)?,
+            local_rope: Rope::local(config),
+            embedding: read.matrix(names.embedding, [config.vocab_size, hidden])?,
+            positions: match config.position_rows() {
+                None => None,
+                Some(rows) => Some(read.matrix(names.positions, [rows, hidden])?),
+            },
+            layers: (0..config.num_hidden_layers).map(|n| read.layer(n)).collect::<Result<_>>()?,
+            norm: read.norm("", names.norm, hidden)?,
             head: match config.tie_word_embeddings {
                 true => None,
-                false => Some(read.matrix("lm_head.weight", [config.vocab_size, hidden])?),
+                false => Some(read.matrix(names.head, [config.vocab_size, hidden])?),
             },
             trainable: Trainable::None,
             config: config.clone(),
@@ -140,11 +210,13 @@ impl Decoder {
     /// Shapes: returns `[N, H]` for a batch of `N` tokens.
     ///
     /// # Panics
-    /// If a token id is outside the vocabulary: check ids where they enter the program, with
-    /// [`check_ids`](Self::check_ids).
+    /// If a token id is outside the vocabulary, or a position outside a table of learned ones: check ids where they enter the
+    /// program, with [`check_ids`](Self::check_ids).
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
-        let attention = Attention::new(batch, Heads::of(&self.config), &self.rope, &self.device);
-        self.blocks(batch.ids(), &mut |_, q, k, v| attention.forward(q, k, v))
+        let attention = LayerAttention::new(self, batch);
+        self.blocks(batch.ids(), batch.positions(), &mut |layer, q, k, v| {
+            attention.of(&self.config, layer).forward(q, k, v)
+        })
     }
 
     /// Runs all blocks over a stream of tokens; `attend(layer, q, k, v)` rotates queries and keys and attends.
@@ -153,20 +225,37 @@ impl Decoder {
     pub(crate) fn blocks(
         &self,
         ids: &[u32],
+        positions: &[u32],
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let ids: Tensor<1, Int> = int_tensor(ids.iter().map(|&id| i64::from(id)).collect(), &self.device);
-        let epsilon = self.config.rms_norm_eps;
-        let mut x = self.embedding.clone().select(0, ids); // [N, H]
+        let mut x = self.embed(ids, positions); // [N, H]
         for (number, layer) in self.layers.iter().enumerate() {
-            let h = ops::rms_norm(x.clone(), &layer.input_norm, epsilon);
-            let attended =
-                attend(number, layer.query.forward(&h), layer.key.forward(&h), layer.value.forward(&h));
-            x = x + layer.output.forward(&attended);
-            let h = ops::rms_norm(x.clone(), &layer.post_attention_norm, epsilon);
-            x = x + layer.down.forward(&ops::swiglu(layer.gate.forward(&h), layer.up.forward(&h)));
+            let h = layer.input_norm.forward(x.clone());
+            let [q, k, v] = layer.queries_keys_values(&h, &self.config);
+            let attended = layer.output.forward(&attend(number, q, k, v));
+            let before = x.clone();
+            x = x + normalized(attended, &layer.attention_norm);
+            let h = layer.mlp_norm.forward(if self.config.parallel_residual { before } else { x.clone() });
+            x = x + normalized(layer.mlp(&h, self.config.activation), &layer.mlp_output_norm);
         }
-        ops::rms_norm(x, &self.norm, epsilon)
+        self.norm.forward(x)
+    }
+
+    fn embed(&self, ids: &[u32], positions: &[u32]) -> Tensor<2> {
+        let select = |table: &Tensor<2>, rows: Vec<i64>| {
+            let rows: Tensor<1, Int> = int_tensor(rows, &self.device);
+            table.clone().select(0, rows)
+        };
+        let mut x = select(&self.embedding, ids.iter().map(|&id| i64::from(id)).collect());
+        if self.config.architecture.scaled_embedding {
+            x = x.mul_scalar((self.config.hidden_size as f64).sqrt());
+        }
+        if let (Some(table), Positions::Learned { offset }) =
+            (&self.positions, self.config.architecture.positions)
+        {
+            x = x + select(table, positions.iter().map(|&p| i64::from(p) + offset as i64).collect());
+        }
+        x
     }
 
     /// Log-probability of each target at its read, of the distribution softmax(logits / temperature).
@@ -213,27 +302,40 @@ impl Decoder {
 
     /// Attaches a fresh adapter to each projection that `config` names and makes the adapters the trainable parameters.
     ///
+    /// A target is a name of the family's (`c_attn`), or one of [`PROJECTIONS`] for what does the same here; those that have no
+    /// counterpart, as the gate of an MLP without one, are passed over.
+    ///
     /// # Errors
-    /// If a target is not a projection, or the rank is 0.
+    /// If a target is not a projection, none is here, or the rank is 0.
     pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
-        let unknown = config.targets.iter().find(|t| !PROJECTIONS.contains(&t.as_str()));
-        if let Some(target) = unknown {
-            let reason = format!("LoRA target `{target}` is none of `{}`", PROJECTIONS.join("`, `"));
+        let mut own: Vec<&str> = Vec::new();
+        for linear in self.layers.iter_mut().take(1).flat_map(Layer::projections_mut) {
+            if !own.contains(&linear.short_name()) {
+                own.push(linear.short_name());
+            }
+        }
+        let known = |target: &str| own.contains(&target) || PROJECTIONS.contains(&target);
+        if let Some(target) = config.targets.iter().find(|target| !known(target)) {
+            let reason = format!("LoRA target `{target}` is none of `{}`", own.join("`, `"));
             return Err(ModelError::Input { reason });
         }
         if config.rank == 0 || config.targets.is_empty() {
             let reason = "LoRA needs a rank of at least 1 and at least one target".to_string();
             return Err(ModelError::Input { reason });
         }
-        let mut stream = 0;
-        for layer in &mut self.layers {
-            for (name, linear) in layer.projections_mut() {
-                stream += 1; // counted for every projection: another choice of targets moves no other's numbers
-                if config.targets.iter().any(|t| name.ends_with(t.as_str())) {
-                    let [inputs, outputs] = linear.weight.dims();
-                    linear.lora = Some(Lora::new(inputs, outputs, config, seed, stream, &self.device));
-                }
+        let (mut stream, mut attached) = (0, 0);
+        for linear in self.layers.iter_mut().flat_map(Layer::projections_mut) {
+            stream += 1; // counted for every projection: another choice of targets moves no other's numbers
+            if config.targets.iter().any(|target| linear.is_target(target)) {
+                let [inputs, outputs] = linear.weight.dims();
+                linear.lora = Some(Lora::new(inputs, outputs, config, seed, stream, &self.device));
+                attached += 1;
             }
+        }
+        if attached == 0 {
+            let (targets, own) = (config.targets.join("`, `"), own.join("`, `"));
+            let reason = format!("this model has none of the LoRA targets `{targets}`; it has `{own}`");
+            return Err(ModelError::Input { reason });
         }
         self.set_trainable(Trainable::Lora);
         Ok(())
@@ -241,32 +343,94 @@ impl Decoder {
 
     /// Whether any projection has an adapter.
     pub fn has_lora(&self) -> bool {
-        self.clone()
-            .layers
-            .iter_mut()
-            .any(|l| l.projections_mut().iter().any(|(_, linear)| linear.lora.is_some()))
+        let mut layers = self.layers.clone();
+        layers.iter_mut().flat_map(Layer::projections_mut).any(|linear| linear.lora.is_some())
     }
 
     /// Adds the adapters to the weights and drops them; nothing is trainable afterwards.
     pub fn merge_lora(&mut self) {
         self.set_trainable(Trainable::None);
-        for layer in &mut self.layers {
-            for (_, linear) in layer.projections_mut() {
-                if let Some(lora) = linear.lora.take() {
-                    linear.weight = linear.weight.clone() + lora.delta();
-                }
+        for linear in self.layers.iter_mut().flat_map(Layer::projections_mut) {
+            if let Some(lora) = linear.lora.take() {
+                linear.weight = linear.weight.clone() + lora.delta();
             }
         }
     }
 }
 
+/// Attention over one packed batch, planned once for the layers with a window and once for those without.
+pub(crate) struct LayerAttention {
+    full: Option<Attention>,
+    windowed: Option<Attention>,
+}
+
+impl LayerAttention {
+    pub fn new(decoder: &Decoder, batch: &PackedBatch) -> Self {
+        let config = &decoder.config;
+        let (heads, device) = (Heads::of(config), &decoder.device);
+        let layers = 0..config.num_hidden_layers;
+        let plan = |rope, window| Attention::new(batch, heads, rope, window, device);
+        Self {
+            full: layers.clone().any(|l| config.window(l).is_none()).then(|| plan(&decoder.rope, None)),
+            windowed: layers
+                .into_iter()
+                .find_map(|l| config.window(l))
+                .map(|window| plan(&decoder.local_rope, Some(window))),
+        }
+    }
+
+    pub fn of(&self, config: &ModelConfig, layer: usize) -> &Attention {
+        let plan = if config.window(layer).is_some() { &self.windowed } else { &self.full };
+        plan.as_ref().expect("a plan was made for every kind of layer")
+    }
+}
+
 /// Reads tensors of known shape.
 struct Reader<'a> {
+    config: &'a ModelConfig,
     weights: &'a dyn WeightSource,
     device: &'a Device,
 }
 
+/// Why a table entry is there.
+const IN_EVERY_BLOCK: &str = "every family has it, which a test of the tables checks";
+
 impl Reader<'_> {
+    fn layer(&self, number: usize) -> Result<Layer> {
+        let architecture = self.config.architecture;
+        let prefix = format!("{}.{number}.", architecture.names.layers);
+        let optional_linear = |role: Role| match self.config.projections().find(|p| p.role == role) {
+            None => Ok(None),
+            Some(projection) => self.linear(&prefix, projection).map(Some),
+        };
+        let linear = |role: Role| Ok(optional_linear(role)?.expect(IN_EVERY_BLOCK));
+        let optional_norm = |place: Place| match architecture.norm_name(place) {
+            None => Ok(None),
+            Some(name) => self.norm(&prefix, name, self.config.norm_width(place)).map(Some),
+        };
+        let norm = |place: Place| Ok(optional_norm(place)?.expect(IN_EVERY_BLOCK));
+        Ok(Layer {
+            input_norm: norm(Place::Input)?,
+            attention: match optional_linear(Role::QueryKeyValue)? {
+                Some(fused) => QueryKeyValue::Fused(fused),
+                None => QueryKeyValue::Separate {
+                    query: linear(Role::Query)?,
+                    key: linear(Role::Key)?,
+                    value: linear(Role::Value)?,
+                },
+            },
+            query_norm: optional_norm(Place::Query)?,
+            key_norm: optional_norm(Place::Key)?,
+            output: linear(Role::Output)?,
+            attention_norm: optional_norm(Place::AttentionOutput)?,
+            mlp_norm: norm(Place::Mlp)?,
+            gate: optional_linear(Role::Gate)?,
+            up: linear(Role::Up)?,
+            down: linear(Role::Down)?,
+            mlp_output_norm: optional_norm(Place::MlpOutput)?,
+        })
+    }
+
     fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let got =
             self.weights.shape(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
@@ -277,18 +441,34 @@ impl Reader<'_> {
     }
 
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
-        Ok(Tensor::from_data(TensorData::new(self.values(name, &shape)?, shape), self.device))
+        let values = self.values(&format!("{name}.weight"), &shape)?;
+        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Tensor<2>> {
         Ok(Tensor::from_data(TensorData::new(self.values(name, &[len])?, [1, len]), self.device))
     }
 
-    fn linear(&self, name: &str, inputs: usize, outputs: usize, with_bias: bool) -> Result<Linear> {
-        let stored = self.values(&format!("{name}.weight"), &[outputs, inputs])?;
-        let weight = TensorData::new(transposed(&stored, outputs, inputs), [inputs, outputs]);
-        let bias = if with_bias { Some(self.vector(&format!("{name}.bias"), outputs)?) } else { None };
-        Ok(Linear { weight: Tensor::from_data(weight, self.device), bias, lora: None })
+    fn norm(&self, prefix: &str, name: &'static str, width: usize) -> Result<Norm> {
+        let kind = self.config.architecture.norm;
+        let bias = match kind {
+            NormKind::Layer => Some(self.vector(&format!("{prefix}{name}.bias"), width)?),
+            NormKind::Rms | NormKind::RmsOnePlus => None,
+        };
+        let weight = self.vector(&format!("{prefix}{name}.weight"), width)?;
+        Ok(Norm { name, kind, epsilon: self.config.norm_eps, weight, bias })
+    }
+
+    fn linear(&self, prefix: &str, projection: Projection) -> Result<Linear> {
+        let Projection { role, name, inputs, outputs, bias } = projection;
+        let stored = format!("{prefix}{name}.weight");
+        let weight = match self.config.architecture.conv1d {
+            true => self.values(&stored, &[inputs, outputs])?,
+            false => transposed(&self.values(&stored, &[outputs, inputs])?, outputs, inputs),
+        };
+        let weight = Tensor::from_data(TensorData::new(weight, [inputs, outputs]), self.device);
+        let bias = if bias { Some(self.vector(&format!("{prefix}{name}.bias"), outputs)?) } else { None };
+        Ok(Linear { role, name, weight, bias, lora: None })
     }
 }
 

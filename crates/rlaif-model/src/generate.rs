@@ -14,9 +14,8 @@ use rlaif_core::records::FinishReason;
 use crate::attention::Heads;
 use crate::batch::PackedBatch;
 use crate::cache::{PromptCache, SampleCache};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, LayerAttention};
 use crate::error::{ModelError, Result};
-use crate::ops::Attention;
 use crate::params::host_values;
 use crate::sampling::{SamplingConfig, sample_token};
 
@@ -180,6 +179,29 @@ impl Slot {
     }
 }
 
+/// Cosines and sines of some tokens, for layers with and without a window.
+struct Rotations<'a> {
+    decoder: &'a Decoder,
+    full: (Vec<f32>, Vec<f32>),
+    local: Option<(Vec<f32>, Vec<f32>)>, // where they differ
+}
+
+impl<'a> Rotations<'a> {
+    fn new(decoder: &'a Decoder, positions: &[u32]) -> Self {
+        let local = decoder.config().local_rope_theta.map(|_| decoder.local_rope.tables(positions));
+        Self { decoder, full: decoder.rope.tables(positions), local }
+    }
+
+    /// Those of a range of the tokens, `[tokens, pairs]` each.
+    fn of(&self, layer: usize, tokens: std::ops::Range<usize>) -> (&[f32], &[f32]) {
+        let windowed = self.decoder.config().window(layer).is_some();
+        let (cos, sin) = self.local.as_ref().filter(|_| windowed).unwrap_or(&self.full);
+        let pairs = self.decoder.rope.pairs();
+        let range = tokens.start * pairs..tokens.end * pairs;
+        (&cos[range.clone()], &sin[range])
+    }
+}
+
 /// The model with its adapters merged, and what one step needs.
 struct Engine<'a> {
     decoder: Decoder,
@@ -226,22 +248,22 @@ impl<'a> Engine<'a> {
         }
 
         let decoder = &self.decoder;
-        let (cos, sin) = decoder.rope.tables(batch.positions());
+        let rotations = Rotations::new(decoder, batch.positions());
         let mut caches: Vec<PromptCache> = chosen
             .iter()
             .map(|(r, _)| PromptCache::new(self.layers(), self.heads, requests[*r].prompt_ids.len()))
             .collect();
-        let attention = Attention::new(&batch, self.heads, &decoder.rope, decoder.device());
-        let (width, half) = (self.heads.key_value * self.heads.dim, self.heads.dim / 2);
-        let hidden = decoder.blocks(batch.ids(), &mut |layer, q, k, v| {
+        let attention = LayerAttention::new(decoder, &batch);
+        let width = self.heads.key_value * self.heads.dim;
+        let hidden = decoder.blocks(batch.ids(), batch.positions(), &mut |layer, q, k, v| {
             let (keys, values) = (host_values(k.clone()), host_values(v.clone()));
             caches.par_iter_mut().zip(batch.segments()).for_each(|(cache, segment)| {
                 let tokens = segment.start..segment.start + segment.len;
                 let wide = tokens.start * width..tokens.end * width;
-                let narrow = tokens.start * half..tokens.end * half;
-                cache.fill(layer, &keys[wide.clone()], &values[wide], &cos[narrow.clone()], &sin[narrow]);
+                let (cos, sin) = rotations.of(layer, tokens);
+                cache.fill(layer, &keys[wide.clone()], &values[wide], cos, sin);
             });
-            attention.forward(q, k, v)
+            attention.of(decoder.config(), layer).forward(q, k, v)
         });
         let last: Vec<usize> = chosen.iter().map(|(_, segment)| batch.last_index(*segment)).collect();
         let logits = host_values(decoder.logits_at(&hidden, &last));
@@ -259,23 +281,24 @@ impl<'a> Engine<'a> {
     /// Feeds each sample's last token and samples the next.
     fn step(&mut self, active: &mut [Slot]) {
         let decoder = &self.decoder;
-        let Heads { query, key_value, dim } = self.heads;
-        let (wide, narrow, half) = (query * dim, key_value * dim, dim / 2);
+        let Heads { query, key_value, dim, .. } = self.heads;
+        let (wide, narrow) = (query * dim, key_value * dim);
         let ids: Vec<u32> = active.iter().filter_map(|slot| slot.sample.ids.last().copied()).collect();
         let positions: Vec<u32> = active.iter().map(|slot| slot.cache.position() as u32).collect();
-        let (cos, sin) = decoder.rope.tables(&positions);
+        let rotations = Rotations::new(decoder, &positions);
         active.iter_mut().for_each(|slot| slot.cache.push());
 
-        let hidden = decoder.blocks(&ids, &mut |layer, q, k, v| {
+        let hidden = decoder.blocks(&ids, &positions, &mut |layer, q, k, v| {
+            let window = decoder.config().window(layer);
             let (mut q, mut k, v) = (host_values(q), host_values(k), host_values(v));
             let mut out = vec![0.0; q.len()];
             active
                 .par_iter_mut()
                 .zip(q.par_chunks_mut(wide).zip(k.par_chunks_mut(narrow)))
-                .zip(v.par_chunks(narrow).zip(cos.par_chunks(half).zip(sin.par_chunks(half))))
-                .zip(out.par_chunks_mut(wide))
-                .for_each(|(((slot, (q, k)), (v, rotation)), out)| {
-                    slot.cache.attend(layer, q, k, v, rotation, out)
+                .zip(v.par_chunks(narrow).zip(out.par_chunks_mut(wide)))
+                .enumerate()
+                .for_each(|(row, ((slot, (q, k)), (v, out)))| {
+                    slot.cache.attend(layer, window, q, k, v, rotations.of(layer, row..row + 1), out)
                 });
             Tensor::from_data(TensorData::new(out, [ids.len(), wide]), decoder.device())
         });

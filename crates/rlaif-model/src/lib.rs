@@ -11,6 +11,7 @@
 //! There is one implementation of the mathematics. Every step has a portable form in Burn tensors; on the CPU, the steps where time
 //! goes have a fused kernel with its own backward pass, tested against the portable form (`kernels/`).
 
+mod architecture;
 mod attention;
 mod batch;
 mod cache;
@@ -37,9 +38,10 @@ mod source;
 mod tokenizer;
 mod weights;
 
+pub use architecture::{Activation, Architecture};
 pub use batch::{PackedBatch, Reads, Segment, SegmentId};
 pub use chat_template::{ChatTemplate, SpecialStrings};
-pub use config::{Architecture, ModelConfig, RopeScaling};
+pub use config::{ModelConfig, RopeScaling};
 pub use decoder::Decoder;
 pub use device::{available as available_devices, open_device};
 pub use error::{ModelError, Result};

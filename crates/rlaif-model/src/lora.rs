@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rlaif_core::config::LoraConfig;
 
-/// Projections of a decoder layer that an adapter can attach to.
+/// Projections of a Llama layer that an adapter can attach to; in other families they stand for what does the same.
 pub const PROJECTIONS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 

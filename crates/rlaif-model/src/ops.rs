@@ -1,7 +1,8 @@
 //! The steps of a decoder layer, each by the fused kernel where there is one and by tensor operations elsewhere.
 
-use burn::tensor::{Device, Tensor, activation::silu};
+use burn::tensor::{Device, Tensor, activation};
 
+use crate::architecture::Activation;
 use crate::attention::{Heads, PortableAttention};
 use crate::batch::PackedBatch;
 use crate::rope::Rope;
@@ -22,6 +23,25 @@ pub(crate) fn portable_rms_norm(x: Tensor<2>, weight: &Tensor<2>, epsilon: f64) 
     x / mean_square.add_scalar(epsilon).sqrt() * weight.clone()
 }
 
+/// (x - mean(x)) / sqrt(var(x) + eps) * w + b, Ba et al. 2016 (<https://arxiv.org/abs/1607.06450>).
+///
+/// Shapes: `x`: `[N, H]`; `weight`, `bias`: `[1, H]`; returns `[N, H]`.
+pub(crate) fn layer_norm(x: Tensor<2>, weight: &Tensor<2>, bias: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let centered = x.clone() - x.mean_dim(1);
+    let variance = centered.clone().square().mean_dim(1); // [N, 1]
+    centered / variance.add_scalar(epsilon).sqrt() * weight.clone() + bias.clone()
+}
+
+/// The function inside an MLP, elementwise.
+pub(crate) fn activate(x: Tensor<2>, kind: Activation) -> Tensor<2> {
+    match kind {
+        Activation::Silu => activation::silu(x),
+        Activation::Gelu => activation::gelu(x),
+        Activation::GeluTanh => activation::gelu_approximate(x),
+        Activation::Relu => activation::relu(x),
+    }
+}
+
 /// silu(gate) * up, Shazeer 2020 (<https://arxiv.org/abs/2002.05202>).
 ///
 /// Shapes: all `[N, I]`.
@@ -34,7 +54,7 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 }
 
 pub(crate) fn portable_swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    silu(gate) * up
+    activation::silu(gate) * up
 }
 
 /// Causal attention over one packed batch, planned once for all layers.
@@ -45,13 +65,19 @@ pub(crate) enum Attention {
 }
 
 impl Attention {
-    pub fn new(batch: &PackedBatch, heads: Heads, rope: &Rope, device: &Device) -> Self {
+    pub fn new(
+        batch: &PackedBatch,
+        heads: Heads,
+        rope: &Rope,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Self {
         #[cfg(feature = "flex")]
         if crate::device::is_flex(device) {
-            let plan = crate::kernels::attention::AttentionPlan::new(batch, heads, rope);
+            let plan = crate::kernels::attention::AttentionPlan::new(batch, heads, rope, window);
             return Self::Fused(std::sync::Arc::new(plan));
         }
-        Self::Portable(PortableAttention::new(batch, heads, rope, device))
+        Self::Portable(PortableAttention::new(batch, heads, rope, window, device))
     }
 
     /// See [`PortableAttention::forward`].

@@ -1,10 +1,10 @@
-//! Walking a decoder's parameters in a fixed order, by their Hugging Face names.
+//! Walking a decoder's parameters in a fixed order, by the names that the family's files have for them.
 //!
 //! Optimizers and checkpoints need nothing else of a model: names to key their state, tensors to read and to replace.
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::decoder::{Decoder, Linear};
+use crate::decoder::{Decoder, Layer, Linear, Norm};
 use crate::error::{ModelError, Result};
 
 /// Which parameters take gradients.
@@ -28,6 +28,8 @@ pub(crate) enum Slot {
     Vector,
     /// `[in, out]` here, `[out, in]` in the file.
     Linear,
+    /// `[in, out]` here and in the file.
+    Conv1d,
     /// Adapter matrices, `[in, rank]` and `[rank, out]`.
     Lora,
 }
@@ -43,24 +45,31 @@ impl Trainable {
 }
 
 impl Decoder {
-    /// Calls `visit` with every tensor: embedding, layers in order, final norm, output head if it is not the embedding.
+    /// Calls `visit` with every tensor: embedding and learned positions, layers in order, final norm, output head if it is not
+    /// the embedding.
     pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>)) {
-        visit("model.embed_tokens.weight", Slot::Embedding, &mut self.embedding);
-        for (number, layer) in self.layers.iter_mut().enumerate() {
-            let prefix = format!("model.layers.{number}");
-            visit(&format!("{prefix}.input_layernorm.weight"), Slot::Vector, &mut layer.input_norm);
-            for (name, linear) in layer.projections_mut() {
-                walk_linear(&format!("{prefix}.{name}"), linear, visit);
-            }
-            visit(
-                &format!("{prefix}.post_attention_layernorm.weight"),
-                Slot::Vector,
-                &mut layer.post_attention_norm,
-            );
+        let architecture = self.config.architecture;
+        let names = &architecture.names;
+        let linear_slot = if architecture.conv1d { Slot::Conv1d } else { Slot::Linear };
+        visit(&format!("{}.weight", names.embedding), Slot::Embedding, &mut self.embedding);
+        if let Some(positions) = &mut self.positions {
+            visit(&format!("{}.weight", names.positions), Slot::Embedding, positions);
         }
-        visit("model.norm.weight", Slot::Vector, &mut self.norm);
+        for (number, layer) in self.layers.iter_mut().enumerate() {
+            let prefix = format!("{}.{number}.", names.layers);
+            walk_norm(&prefix, &mut layer.input_norm, visit);
+            for linear in layer.projections_mut() {
+                walk_linear(&prefix, linear, linear_slot, visit);
+            }
+            let Layer { query_norm, key_norm, attention_norm, mlp_norm, mlp_output_norm, .. } = layer;
+            let norms = [query_norm.as_mut(), key_norm.as_mut(), attention_norm.as_mut(), Some(mlp_norm)];
+            for norm in norms.into_iter().chain([mlp_output_norm.as_mut()]).flatten() {
+                walk_norm(&prefix, norm, visit);
+            }
+        }
+        walk_norm("", &mut self.norm, visit);
         if let Some(head) = &mut self.head {
-            visit("lm_head.weight", Slot::Embedding, head);
+            visit(&format!("{}.weight", names.head), Slot::Embedding, head);
         }
     }
 
@@ -141,23 +150,34 @@ impl Decoder {
     /// The same base weights without the adapters and without autodiff: the frozen reference of a policy that trains LoRA.
     pub fn without_adapter(&self) -> Decoder {
         let mut copy = self.frozen();
-        for layer in &mut copy.layers {
-            for (_, linear) in layer.projections_mut() {
-                linear.lora = None;
-            }
+        for linear in copy.layers.iter_mut().flat_map(Layer::projections_mut) {
+            linear.lora = None;
         }
         copy
     }
 }
 
-fn walk_linear(prefix: &str, linear: &mut Linear, visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>)) {
-    visit(&format!("{prefix}.weight"), Slot::Linear, &mut linear.weight);
+fn walk_norm(prefix: &str, norm: &mut Norm, visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>)) {
+    visit(&format!("{prefix}{}.weight", norm.name), Slot::Vector, &mut norm.weight);
+    if let Some(bias) = &mut norm.bias {
+        visit(&format!("{prefix}{}.bias", norm.name), Slot::Vector, bias);
+    }
+}
+
+fn walk_linear(
+    prefix: &str,
+    linear: &mut Linear,
+    slot: Slot,
+    visit: &mut dyn FnMut(&str, Slot, &mut Tensor<2>),
+) {
+    let name = linear.name;
+    visit(&format!("{prefix}{name}.weight"), slot, &mut linear.weight);
     if let Some(bias) = &mut linear.bias {
-        visit(&format!("{prefix}.bias"), Slot::Vector, bias);
+        visit(&format!("{prefix}{name}.bias"), Slot::Vector, bias);
     }
     if let Some(lora) = &mut linear.lora {
-        visit(&format!("{prefix}.lora_A.weight"), Slot::Lora, &mut lora.a);
-        visit(&format!("{prefix}.lora_B.weight"), Slot::Lora, &mut lora.b);
+        visit(&format!("{prefix}{name}.lora_A.weight"), Slot::Lora, &mut lora.a);
+        visit(&format!("{prefix}{name}.lora_B.weight"), Slot::Lora, &mut lora.b);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rotary position embedding, Su et al. 2021 (<https://arxiv.org/abs/2104.09864>), in the "rotate half" layout of Hugging
-//! Face models: dimension `i` and `i + head_dim/2` form one rotating pair.
+//! Face models: dimension `i` and `i + pairs` form one rotating pair. Where only the beginning of a head is rotated, the rest
+//! passes through.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -8,22 +9,35 @@ use crate::config::{ModelConfig, RopeScaling};
 /// Angle per position of each rotating pair. Angles are taken in f64, since a float32 angle is off by 1e-3 at position 10^4.
 #[derive(Debug, Clone)]
 pub struct Rope {
-    frequencies: Vec<f64>, // [head_dim / 2]
+    frequencies: Vec<f64>, // [pairs]
 }
 
 impl Rope {
-    /// The frequencies of a model, scaled as its config says.
+    /// The frequencies of a model, scaled as its config says; no pairs for a model with learned positions.
     pub fn new(config: &ModelConfig) -> Self {
-        Self { frequencies: inverse_frequencies(config) }
+        Self { frequencies: inverse_frequencies(config, config.rope_theta, config.rope_scaling.as_ref()) }
     }
 
-    /// Cosines and sines of a stream of tokens, each `[N * head_dim / 2]` row-major.
+    /// The frequencies of a model's windowed layers.
+    pub fn local(config: &ModelConfig) -> Self {
+        match config.local_rope_theta {
+            None => Self::new(config),
+            Some(theta) => Self { frequencies: inverse_frequencies(config, theta, None) },
+        }
+    }
+
+    /// Rotating pairs of a head.
+    pub fn pairs(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// Cosines and sines of a stream of tokens, each `[N * pairs]` row-major.
     pub fn tables(&self, positions: &[u32]) -> (Vec<f32>, Vec<f32>) {
         let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| f64::from(p) * f));
         angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
     }
 
-    /// The same as tensors, each `[N, 1, head_dim / 2]`.
+    /// The same as tensors, each `[N, 1, pairs]`.
     pub fn tensors(&self, positions: &[u32], device: &Device) -> (Tensor<3>, Tensor<3>) {
         let shape = [positions.len(), 1, self.frequencies.len()];
         let (cos, sin) = self.tables(positions);
@@ -34,19 +48,23 @@ impl Rope {
 
 /// Rotates queries or keys to their positions.
 ///
-/// Shapes: `x`: `[N, heads, head_dim]`; `cos`, `sin`: `[N, 1, head_dim / 2]`; returns `[N, heads, head_dim]`.
+/// Shapes: `x`: `[N, heads, head_dim]`; `cos`, `sin`: `[N, 1, pairs]`; returns `[N, heads, head_dim]`.
 pub fn rotate(x: Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<3> {
-    let half = x.dims()[2] / 2;
-    let left = x.clone().narrow(2, 0, half);
-    let right = x.narrow(2, half, half);
+    let (dim, pairs) = (x.dims()[2], cos.dims()[2]);
+    let left = x.clone().narrow(2, 0, pairs);
+    let right = x.clone().narrow(2, pairs, pairs);
     let rotated_left = left.clone() * cos.clone() - right.clone() * sin.clone();
     let rotated_right = right * cos.clone() + left * sin.clone();
-    Tensor::cat(vec![rotated_left, rotated_right], 2)
+    let mut parts = vec![rotated_left, rotated_right];
+    if 2 * pairs < dim {
+        parts.push(x.narrow(2, 2 * pairs, dim - 2 * pairs));
+    }
+    Tensor::cat(parts, 2)
 }
 
-/// Rotates one head in place on the host; `x`: `[head_dim]`.
+/// Rotates one head in place on the host; `x`: `[head_dim]`; `cos`, `sin`: `[pairs]`.
 pub(crate) fn rotate_slice(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let (left, right) = x.split_at_mut(cos.len());
+    let (left, right) = x[..2 * cos.len()].split_at_mut(cos.len());
     for i in 0..cos.len() {
         let (l, r) = (left[i], right[i]);
         left[i] = l * cos[i] - r * sin[i];
@@ -54,15 +72,15 @@ pub(crate) fn rotate_slice(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Angle per position of each rotating pair: `theta^(-2i/head_dim)`, then scaled as the config says.
+/// Angle per position of each rotating pair: `theta^(-2i/rotary_dim)`, then scaled as the config says.
 ///
 /// `llama3` scaling keeps short wavelengths, divides long ones by `factor`, and interpolates between; the bounds are the
 /// wavelengths at which the original context holds `low_freq_factor` and `high_freq_factor` periods (transformers,
 /// `_compute_llama3_parameters`).
-fn inverse_frequencies(config: &ModelConfig) -> Vec<f64> {
-    let head_dim = config.head_dim as f64;
-    let plain = (0..config.head_dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / head_dim));
-    match &config.rope_scaling {
+fn inverse_frequencies(config: &ModelConfig, theta: f64, scaling: Option<&RopeScaling>) -> Vec<f64> {
+    let rotated = config.rotary_dim as f64;
+    let plain = (0..config.rotary_dim.div_ceil(2)).map(|i| theta.powf(-2.0 * i as f64 / rotated));
+    match scaling {
         None => plain.collect(),
         Some(RopeScaling::Linear { factor }) => plain.map(|f| f / factor).collect(),
         Some(RopeScaling::Llama3 {

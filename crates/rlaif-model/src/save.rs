@@ -25,8 +25,8 @@ pub fn save_causal_lm(
     save(decoder, None, tokenizer, folder, dtype)
 }
 
-/// Writes a reward model as transformers' `LlamaForSequenceClassification` with one label: no output head, `score.weight`
-/// instead.
+/// Writes a reward model as transformers' classifier of the family (`LlamaForSequenceClassification`) with one label: no output
+/// head, `score.weight` instead.
 ///
 /// # Errors
 /// As [`save_causal_lm`].
@@ -59,9 +59,10 @@ fn save(
     if head.is_some() {
         tokenizer = std::borrow::Cow::Owned(tokenizer.with_pad_apart_from_eos());
         config["pad_token_id"] = json!(tokenizer.pad());
-        tensors.retain(|(name, _)| name != "lm_head.weight");
+        let output_head = format!("{}.weight", merged.config().architecture.names.head);
+        tensors.retain(|(name, _)| *name != output_head);
         tensors.push((SCORE.to_string(), vec![1, merged.config().hidden_size]));
-        config["architectures"] = json!(["LlamaForSequenceClassification"]);
+        config["architectures"] = json!([merged.config().architecture.classifier]);
         config["num_labels"] = json!(1);
         config["id2label"] = json!({"0": "LABEL_0"}); // transformers counts labels by this
         config["label2id"] = json!({"LABEL_0": 0});
@@ -101,6 +102,6 @@ fn file_values(slot: Slot, tensor: burn::tensor::Tensor<2>) -> Vec<f32> {
     let values = host_values(tensor);
     match slot {
         Slot::Linear => transposed(&values, rows, columns),
-        Slot::Embedding | Slot::Vector | Slot::Lora => values,
+        Slot::Embedding | Slot::Vector | Slot::Conv1d | Slot::Lora => values,
     }
 }

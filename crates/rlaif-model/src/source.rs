@@ -72,8 +72,9 @@ impl ModelFiles {
         let config_json = read_json(&config_path)?;
         let mut config = ModelConfig::from_hf_json(&config_json)?;
         let weights = SafetensorsWeights::open(folder)?;
-        // A reward model has no use for `lm_head.weight` and is saved without one.
-        if weights.shape("lm_head.weight").is_none() && weights.shape("score.weight").is_some() {
+        // A reward model has no use for an output head and is saved without one.
+        let head = format!("{}.weight", config.architecture.names.head);
+        if weights.shape(&head).is_none() && weights.shape("score.weight").is_some() {
             config.tie_word_embeddings = true;
         }
         let mut tokenizer = Tokenizer::from_folder(folder)?;
@@ -133,6 +134,7 @@ impl ModelFiles {
     ) -> Result<Self> {
         config.check_memory()?;
         let expected = config.tensor_shapes();
+        let weights = Prefixed::wrap(weights, config.architecture.names.prefix, &expected);
         for (name, shape) in &expected {
             match weights.shape(name) {
                 None => return Err(ModelError::MissingTensor { name: name.clone() }),
@@ -154,13 +156,62 @@ impl ModelFiles {
         config.pad_token_id = tokenizer.pad();
         config.eos_token_ids = tokenizer.eos_ids().to_vec();
         config.check()?;
-        // `lm_head.weight` beside a tied embedding is a copy of it; `rope_freqs.weight` is in the config.
+        // An output head beside a tied embedding is a copy of it; `rope_freqs.weight` is in the config.
         let mut known: HashSet<String> = expected.into_iter().map(|(name, _)| name).collect();
-        known.extend(["lm_head.weight".to_string(), "rope_freqs.weight".to_string()]);
-        let stale = |name: &str| name.ends_with(".rotary_emb.inv_freq"); // a buffer that old checkpoints carry
+        let architecture = config.architecture;
+        known.extend([format!("{}.weight", architecture.names.head), "rope_freqs.weight".to_string()]);
+        let stale = |name: &str| architecture.buffers.iter().any(|ending| name.ends_with(ending));
         let extra_weights =
             weights.names().into_iter().filter(|name| !known.contains(name) && !stale(name)).collect();
         Ok(ModelFiles { config, weights, tokenizer, extra_weights, config_json, paths })
+    }
+}
+
+/// The tensors of a bare model, saved without its language model around it: GPT-2's `wte.weight` is `transformer.wte.weight`.
+struct Prefixed {
+    inner: Box<dyn WeightSource + Send + Sync>,
+    prefix: &'static str,
+    short: HashSet<String>,
+}
+
+impl Prefixed {
+    /// Wraps a source that has one of the `expected` tensors only without `prefix`.
+    fn wrap(
+        inner: Box<dyn WeightSource + Send + Sync>,
+        prefix: &'static str,
+        expected: &[(String, Vec<usize>)],
+    ) -> Box<dyn WeightSource + Send + Sync> {
+        let short = |(name, _): &(String, Vec<usize>)| {
+            let short = name.strip_prefix(prefix)?;
+            (inner.shape(name).is_none() && inner.shape(short).is_some()).then(|| short.to_string())
+        };
+        let short: HashSet<String> = expected.iter().filter_map(short).collect();
+        if short.is_empty() { inner } else { Box::new(Prefixed { inner, prefix, short }) }
+    }
+
+    /// The name in the file.
+    fn stored<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(self.prefix).filter(|short| self.short.contains(*short)).unwrap_or(name)
+    }
+}
+
+impl WeightSource for Prefixed {
+    fn names(&self) -> Vec<String> {
+        let full = |name: String| match self.short.contains(&name) {
+            true => format!("{}{name}", self.prefix),
+            false => name,
+        };
+        let mut names: Vec<String> = self.inner.names().into_iter().map(full).collect();
+        names.sort();
+        names
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.inner.shape(self.stored(name))
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>> {
+        self.inner.load_f32(self.stored(name))
     }
 }
 

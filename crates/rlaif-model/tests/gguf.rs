@@ -6,7 +6,7 @@ mod gguf_writer;
 
 use std::path::Path;
 
-use gguf_writer::{GgufFile, Meta, Tensor, golden_folder, golden_llama_as_gguf, smollm2};
+use gguf_writer::{GgufFile, Meta, Tensor, golden_as_gguf, golden_folder, golden_llama_as_gguf, smollm2};
 use rlaif_model::{GgmlType, Gguf, ModelFiles, RopeScaling, dequantize};
 use serde_json::Value;
 
@@ -75,6 +75,26 @@ fn a_gguf_and_the_folder_it_was_converted_from_are_the_same_model() {
 }
 
 #[test]
+fn qwen_in_a_gguf_is_the_folder_it_was_converted_from() {
+    for family in ["qwen2", "qwen3"] {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("qwen.gguf");
+        std::fs::write(&path, golden_as_gguf(family).bytes()).unwrap();
+        let gguf = ModelFiles::open(path.to_str().unwrap()).unwrap();
+        let folder = ModelFiles::open(golden_folder(family).to_str().unwrap()).unwrap();
+        assert_eq!(gguf.config, folder.config);
+        assert_eq!(gguf.extra_weights, Vec::<String>::new());
+        for (name, _) in folder.config.tensor_shapes() {
+            assert_eq!(
+                gguf.weights.load_f32(&name).unwrap(),
+                folder.weights.load_f32(&name).unwrap(),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
 fn version_2_is_read_and_an_alignment_is_obeyed() {
     let mut file = golden_llama_as_gguf();
     file.version = 2;
@@ -103,7 +123,8 @@ fn what_we_do_not_have_is_refused_by_name() {
             file.set(key, Meta::Text(value.into()));
         }
     };
-    let cases: [(String, &str); 8] = [
+    let cases: [(String, &str); 9] = [
+        (refused(&text("general.architecture", "gemma3")), "architecture `gemma3` in a GGUF"),
         (refused(&text("general.architecture", "mamba")), "architecture `mamba`"),
         (refused(&text("tokenizer.ggml.model", "llama")), "tokenizer `llama`"),
         (refused(&text("tokenizer.ggml.pre", "tekken")), "pre-tokenizer `tekken`"),
@@ -172,7 +193,7 @@ fn smollm2_opens_with_the_values_of_the_reference() {
         (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.head_dim),
         (49_152, 576, 30, 64)
     );
-    assert_eq!((config.rope_theta, config.rms_norm_eps), (100_000.0, 1e-5));
+    assert_eq!((config.rope_theta, config.norm_eps), (100_000.0, 1e-5));
     assert!(config.tie_word_embeddings);
     assert_eq!(config.num_parameters(), 134_515_008);
     // From `gguf.quants.dequantize` on the same file, q_proj un-permuted with transformers' `reverse_permute`.

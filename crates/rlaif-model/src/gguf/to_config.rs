@@ -1,46 +1,47 @@
 //! A GGUF's metadata as a [`ModelConfig`].
 
 use super::reader::{Gguf, GgufValue};
-use crate::config::{Architecture, ModelConfig, RopeScaling};
+use crate::architecture::{Activation, Architecture};
+use crate::config::{ModelConfig, RopeScaling};
 use crate::error::{ModelError, Result};
 
 impl ModelConfig {
-    /// Reads the metadata of a GGUF (`llama.*`, `tokenizer.ggml.*`) and the presence of its optional tensors.
+    /// Reads the metadata of a GGUF (`llama.*`, `tokenizer.ggml.*`) and the presence of its optional tensors. Qwen 2 and 3 have
+    /// the same under their own names.
     ///
     /// # Errors
     /// If a field is missing, impossible, or asks for a feature that we do not have; it is named.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let architecture = match gguf.get("general.architecture").and_then(GgufValue::as_str) {
-            Some("llama") => Architecture::Llama,
-            other => {
-                let what = format!("architecture `{}`", other.unwrap_or("(none)"));
-                return Err(ModelError::unsupported(what, "`llama`"));
-            }
-        };
-        if optional(gguf, "llama.expert_count")?.is_some_and(|experts| experts > 0) {
-            return Err(ModelError::unsupported(
-                "a mixture of experts (`llama.expert_count`)",
-                "dense models",
-            ));
+        let family = gguf.get("general.architecture").and_then(GgufValue::as_str).unwrap_or("(none)");
+        let architecture =
+            Architecture::find(family).filter(|_| FAMILIES.contains(&family)).ok_or_else(|| {
+                let supported = format!("`{}`; others as safetensors", FAMILIES.join("`, `"));
+                ModelError::unsupported(format!("architecture `{family}` in a GGUF"), supported)
+            })?;
+        let key = |name: &str| format!("{family}.{name}");
+        if optional(gguf, &key("expert_count"))?.is_some_and(|experts| experts > 0) {
+            let what = format!("a mixture of experts (`{}`)", key("expert_count"));
+            return Err(ModelError::unsupported(what, "dense models"));
         }
-        let hidden_size = required(gguf, "llama.embedding_length")?;
-        let num_attention_heads = required(gguf, "llama.attention.head_count")?;
-        let head_dim = match optional(gguf, "llama.attention.key_length")? {
+        let num_hidden_layers = required(gguf, &key("block_count"))?;
+        let hidden_size = required(gguf, &key("embedding_length"))?;
+        let num_attention_heads = required(gguf, &key("attention.head_count"))?;
+        let head_dim = match optional(gguf, &key("attention.key_length"))? {
             Some(length) => length,
             None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
         };
-        for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
-            if let Some(other) = optional(gguf, key)?
+        for name in ["rope.dimension_count", "attention.value_length"] {
+            if let Some(other) = optional(gguf, &key(name))?
                 && other != head_dim
             {
-                let what = format!("`{key} = {other}` with heads of {head_dim}");
+                let what = format!("`{} = {other}` with heads of {head_dim}", key(name));
                 return Err(ModelError::unsupported(what, "the whole head"));
             }
         }
         let rows = |name: &str| gguf.tensors().get(name).and_then(|tensor| tensor.shape.first().copied());
         let vocab_size = match rows("token_embd.weight") {
             Some(rows) => rows,
-            None => required(gguf, "llama.vocab_size")?,
+            None => required(gguf, &key("vocab_size"))?,
         };
         let has_bias = |part: &str| gguf.tensors().contains_key(&format!("blk.0.{part}.bias"));
         let token = |key: &str| -> Result<Option<u32>> {
@@ -60,19 +61,27 @@ impl ModelConfig {
             architecture,
             vocab_size,
             hidden_size,
-            intermediate_size: required(gguf, "llama.feed_forward_length")?,
-            num_hidden_layers: required(gguf, "llama.block_count")?,
+            intermediate_size: required(gguf, &key("feed_forward_length"))?,
+            num_hidden_layers,
             num_attention_heads,
-            num_key_value_heads: optional(gguf, "llama.attention.head_count_kv")?
+            num_key_value_heads: optional(gguf, &key("attention.head_count_kv"))?
                 .unwrap_or(num_attention_heads),
             head_dim,
-            rms_norm_eps: shortest(float(gguf, "llama.attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5)),
-            rope_theta: shortest(float(gguf, "llama.rope.freq_base")?.unwrap_or(10_000.0)),
-            rope_scaling: rope_scaling(gguf)?,
+            norm_eps: shortest(float(gguf, &key("attention.layer_norm_rms_epsilon"))?.unwrap_or(1e-5)),
+            rope_theta: shortest(float(gguf, &key("rope.freq_base"))?.unwrap_or(10_000.0)),
+            rope_scaling: rope_scaling(gguf, family)?,
+            rotary_dim: head_dim,
+            local_rope_theta: None,
+            sliding_window: None,
+            windowed_layers: vec![false; num_hidden_layers.min(1 << 10)],
+            query_pre_attn_scalar: head_dim as f64,
+            activation: Activation::Silu,
+            parallel_residual: false,
             tie_word_embeddings: rows("output.weight").is_none(),
-            attention_bias: has_bias("attn_q"),
+            qkv_bias: has_bias("attn_q"),
+            output_bias: has_bias(if family == "llama" { "attn_q" } else { "attn_output" }),
             mlp_bias: has_bias("ffn_gate"),
-            max_position_embeddings: required(gguf, "llama.context_length")?,
+            max_position_embeddings: required(gguf, &key("context_length"))?,
             bos_token_id: token("tokenizer.ggml.bos_token_id")?,
             eos_token_ids,
             pad_token_id: token("tokenizer.ggml.padding_token_id")?,
@@ -81,6 +90,9 @@ impl ModelConfig {
         Ok(config)
     }
 }
+
+/// The families that we read from a GGUF.
+const FAMILIES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// A float32 as the float64 a person would have written: `9.999999747378752e-6` is `1e-5`.
 ///
@@ -91,16 +103,17 @@ fn shortest(value: f64) -> f64 {
 }
 
 /// `llama.rope.scaling.*`; Llama 3.1's kind is not there, but as the tensor `rope_freqs.weight` of frequency divisors.
-fn rope_scaling(gguf: &Gguf) -> Result<Option<RopeScaling>> {
-    let kind = match gguf.get("llama.rope.scaling.type") {
+fn rope_scaling(gguf: &Gguf, family: &str) -> Result<Option<RopeScaling>> {
+    let key = |name: &str| format!("{family}.{name}");
+    let kind = match gguf.get(&key("rope.scaling.type")) {
         Some(value) => value.as_str().unwrap_or("(not text)"),
         None => "none",
     };
     match kind {
         "none" => {}
         "linear" => {
-            let factor = float(gguf, "llama.rope.scaling.factor")?
-                .ok_or_else(|| ModelError::config("llama.rope.scaling.factor", "is missing"))?;
+            let factor = float(gguf, &key("rope.scaling.factor"))?
+                .ok_or_else(|| ModelError::config(key("rope.scaling.factor"), "is missing"))?;
             return Ok(Some(RopeScaling::Linear { factor }));
         }
         other => return Err(ModelError::unsupported(format!("rope scaling `{other}`"), "`none`, `linear`")),
@@ -109,7 +122,7 @@ fn rope_scaling(gguf: &Gguf) -> Result<Option<RopeScaling>> {
         return Ok(None);
     }
     let divisors = gguf.load_f32("rope_freqs.weight")?;
-    let theta = float(gguf, "llama.rope.freq_base")?.unwrap_or(10_000.0);
+    let theta = float(gguf, &key("rope.freq_base"))?.unwrap_or(10_000.0);
     match llama3_scaling(&divisors, theta) {
         Some(scaling) => Ok(Some(scaling)),
         None if divisors.iter().all(|divisor| *divisor == 1.0) => Ok(None),

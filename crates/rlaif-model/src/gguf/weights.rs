@@ -1,4 +1,4 @@
-//! A GGUF's Llama tensors under transformers' names, with transformers' order of rotary rows.
+//! A GGUF's tensors under transformers' names, with transformers' order of rotary rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ pub struct GgufWeights {
     names: BTreeMap<String, String>,
     num_attention_heads: usize,
     num_key_value_heads: usize,
+    /// Whether rotary pairs are neighbours in the file; Qwen's are where transformers has them.
+    neighbouring_pairs: bool,
 }
 
 impl GgufWeights {
@@ -26,6 +28,7 @@ impl GgufWeights {
             names,
             num_attention_heads: config.num_attention_heads,
             num_key_value_heads: config.num_key_value_heads,
+            neighbouring_pairs: config.architecture.model_type() == "llama",
         }
     }
 }
@@ -45,7 +48,9 @@ impl WeightSource for GgufWeights {
             self.names.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
         let values = self.gguf.load_f32(stored)?;
         check_finite(name, &values)?;
-        let heads = if name.contains("self_attn.q_proj.") {
+        let heads = if !self.neighbouring_pairs {
+            return Ok(values);
+        } else if name.contains("self_attn.q_proj.") {
             self.num_attention_heads
         } else if name.contains("self_attn.k_proj.") {
             self.num_key_value_heads
@@ -97,6 +102,8 @@ fn hugging_face_name(name: &str) -> String {
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",
+        "attn_q_norm" => "self_attn.q_norm",
+        "attn_k_norm" => "self_attn.k_norm",
         "attn_output" => "self_attn.o_proj",
         "ffn_gate" => "mlp.gate_proj",
         "ffn_up" => "mlp.up_proj",

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Target, View, Write, product};
 use super::{Contiguous, dims, tensor};
-use crate::attention::Heads;
+use crate::attention::{Heads, first_seen};
 use crate::batch::{PackedBatch, Segment};
 use crate::rope::{Rope, rotate_slice};
 use crate::simd;
@@ -28,13 +28,15 @@ pub struct AttentionPlan {
     heads: Heads,
     segments: Vec<Segment>,
     trees: Vec<Vec<usize>>, // segments of each tree, the root first
-    cos: Vec<f32>,          // [N, head_dim / 2]
+    window: Option<usize>,
+    pairs: usize,
+    cos: Vec<f32>, // [N, pairs]
     sin: Vec<f32>,
 }
 
 impl AttentionPlan {
     /// Finds the trees of `batch` and the rotation of each token.
-    pub fn new(batch: &PackedBatch, heads: Heads, rope: &Rope) -> Self {
+    pub fn new(batch: &PackedBatch, heads: Heads, rope: &Rope, window: Option<usize>) -> Self {
         let segments = batch.segments().to_vec();
         let mut trees: Vec<Vec<usize>> = Vec::new();
         let mut tree_of = vec![0; segments.len()];
@@ -51,7 +53,7 @@ impl AttentionPlan {
             }
         }
         let (cos, sin) = rope.tables(batch.positions());
-        Self { heads, segments, trees, cos, sin }
+        Self { heads, segments, trees, window, pairs: rope.pairs(), cos, sin }
     }
 
     /// One task for each tree and key-value head, the largest trees first so that none is left over at the end.
@@ -64,7 +66,10 @@ impl AttentionPlan {
 
     /// Rotates every head of every token; `direction` -1 turns back.
     fn rotate(&self, x: &mut [f32], heads: usize, direction: f32) {
-        let (dim, half) = (self.heads.dim, self.heads.dim / 2);
+        let (dim, half) = (self.heads.dim, self.pairs);
+        if half == 0 {
+            return;
+        }
         let parts = self.cos.par_chunks(ROTATED * half).zip(self.sin.par_chunks(ROTATED * half));
         x.par_chunks_mut(ROTATED * heads * dim).zip(parts).for_each(|(x, (cos, sin))| {
             for (x, (cos, sin)) in x.chunks_mut(heads * dim).zip(cos.chunks(half).zip(sin.chunks(half))) {
@@ -96,17 +101,23 @@ pub struct Saved {
     log_sums: Vec<f32>, // [N, heads]
 }
 
-/// Keys or values that one tile sees: its segment's parent, and its own segment up to the tile's end.
+/// Keys or values that one tile sees: its segment's parent, and its own segment up to the tile's end; with a window, from the
+/// first that the tile's first query sees.
 struct Ranges {
     parent: std::ops::Range<usize>,
     own: std::ops::Range<usize>,
 }
 
 impl Ranges {
-    fn new(segments: &[Segment], s: usize, end: usize) -> Self {
-        let range = |segment: &Segment, len: usize| segment.start..segment.start + len;
-        let parent = segments[s].parent.map_or(0..0, |p| range(&segments[p], segments[p].len));
-        Self { parent, own: range(&segments[s], end) }
+    fn new(plan: &AttentionPlan, s: usize, first: usize, end: usize) -> Self {
+        let own = &plan.segments[s];
+        let parent = own.parent.map(|p| &plan.segments[p]);
+        let prefix = parent.map_or(0, |parent| parent.len);
+        let seen = first_seen(prefix + first + 1, plan.window);
+        Self {
+            parent: parent.map_or(0..0, |p| p.start + seen.min(prefix)..p.start + prefix),
+            own: own.start + seen.saturating_sub(prefix)..own.start + end,
+        }
     }
 
     fn len(&self) -> usize {
@@ -126,7 +137,7 @@ pub(crate) fn forward(
     v: &FlexTensor,
     plan: &AttentionPlan,
 ) -> (FlexTensor, Saved) {
-    let Heads { query, key_value, dim } = plan.heads;
+    let Heads { query, key_value, dim, scale } = plan.heads;
     let [tokens, wide] = dims(q);
     let shared = query / key_value;
     let mut q = Contiguous::of(q).slice().to_vec();
@@ -134,7 +145,7 @@ pub(crate) fn forward(
     plan.rotate(&mut q, query, 1.0);
     plan.rotate(&mut k, key_value, 1.0);
     let values = Contiguous::of(v);
-    let scale = plan.heads.scale() as f32;
+    let scale = scale as f32;
 
     let mut output = vec![0.0; tokens * wide];
     let mut log_sums = vec![0.0; tokens * query];
@@ -145,7 +156,7 @@ pub(crate) fn forward(
         let mut scores = Vec::new();
         for &s in tree {
             for (first, rows) in AttentionPlan::tiles(&plan.segments[s]) {
-                let ranges = Ranges::new(&plan.segments, s, first + rows);
+                let ranges = Ranges::new(plan, s, first, first + rows);
                 let start = plan.segments[s].start + first;
                 let width = ranges.len();
                 for head in kv_head * shared..(kv_head + 1) * shared {
@@ -153,6 +164,8 @@ pub(crate) fn forward(
                     view.scores(&mut scores, &ranges, start, rows, head, scale);
                     for (row, scores) in scores.chunks_mut(width).enumerate() {
                         let (seen, later) = scores.split_at_mut(width - rows + row + 1);
+                        let (earlier, seen) = seen.split_at_mut(first_seen(seen.len(), plan.window));
+                        earlier.fill(0.0);
                         later.fill(0.0);
                         let log_sum = simd::softmax(seen);
                         // SAFETY: one task owns the columns of its query heads in the rows of its tree.
@@ -179,13 +192,13 @@ pub(crate) fn forward(
 
 /// Returns `[dq, dk, dv]`.
 pub(crate) fn backward(grad: &FlexTensor, saved: &Saved, plan: &AttentionPlan) -> [FlexTensor; 3] {
-    let Heads { query, key_value, dim } = plan.heads;
+    let Heads { query, key_value, dim, scale } = plan.heads;
     let (wide, narrow, shared) = (query * dim, key_value * dim, query / key_value);
     let tokens = saved.q.len() / wide;
     let (grad, values, output) =
         (Contiguous::of(grad), Contiguous::of(&saved.v), Contiguous::of(&saved.output));
     let (grad, output) = (grad.slice(), output.slice());
-    let scale = plan.heads.scale() as f32;
+    let scale = scale as f32;
 
     let mut dq = vec![0.0; tokens * wide];
     let mut dk = vec![0.0; tokens * narrow];
@@ -198,7 +211,7 @@ pub(crate) fn backward(grad: &FlexTensor, saved: &Saved, plan: &AttentionPlan) -
         let (mut weights, mut score_grads) = (Vec::new(), Vec::new());
         for &s in tree {
             for (first, rows) in AttentionPlan::tiles(&plan.segments[s]) {
-                let ranges = Ranges::new(&plan.segments, s, first + rows);
+                let ranges = Ranges::new(plan, s, first, first + rows);
                 let start = plan.segments[s].start + first;
                 let width = ranges.len();
                 for head in kv_head * shared..(kv_head + 1) * shared {
@@ -232,12 +245,12 @@ pub(crate) fn backward(grad: &FlexTensor, saved: &Saved, plan: &AttentionPlan) -
                     for row in 0..rows {
                         let token = start + row;
                         let columns = token * wide + head * dim..token * wide + (head + 1) * dim;
-                        let seen = width - rows + row + 1;
+                        let end = width - rows + row + 1;
                         let line = row * width..(row + 1) * width;
                         row_gradient(
                             &mut weights[line.clone()],
                             &mut score_grads[line],
-                            seen,
+                            (first_seen(end, plan.window), end),
                             saved.log_sums[token * query + head],
                             (&grad[columns.clone()], &output[columns]),
                         );
@@ -271,11 +284,20 @@ pub(crate) fn backward(grad: &FlexTensor, saved: &Saved, plan: &AttentionPlan) -
 
 simd::multiversion! {
     /// One row: scores to weights P, and dP to dS; what the row does not see becomes 0 in both.
-    fn row_gradient(weights: &mut [f32], score_grads: &mut [f32], seen: usize, log_sum: f32, grads: (&[f32], &[f32])) {
+    fn row_gradient(
+        weights: &mut [f32],
+        score_grads: &mut [f32],
+        seen: (usize, usize),
+        log_sum: f32,
+        grads: (&[f32], &[f32]),
+    ) {
         let along = simd::dot(grads.0, grads.1); // D
-        weights[seen..].fill(0.0);
-        score_grads[seen..].fill(0.0);
-        for (w, g) in weights[..seen].iter_mut().zip(&mut score_grads[..seen]) {
+        let (first, end) = seen;
+        weights[..first].fill(0.0);
+        score_grads[..first].fill(0.0);
+        weights[end..].fill(0.0);
+        score_grads[end..].fill(0.0);
+        for (w, g) in weights[first..end].iter_mut().zip(&mut score_grads[first..end]) {
             *w = simd::exp(*w - log_sum);
             *g = *w * (*g - along);
         }

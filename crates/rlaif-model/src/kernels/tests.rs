@@ -67,13 +67,20 @@ fn inputs_that_are_views_are_read_in_their_order() {
     assert_same(&[fused], &[numbers(crate::ops::portable_swiglu(x.transpose(), up))], 1e-5);
 }
 
+/// Rotary on the whole head, rotary on its beginning, learned positions.
 #[test]
 fn attention_is_its_portable_form() {
-    let config = ModelConfig::from_hf_json(&serde_json::json!({
+    let llama = serde_json::json!({
         "model_type": "llama", "vocab_size": 9, "hidden_size": 48, "intermediate_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8
-    }))
-    .unwrap();
+    });
+    let neox = serde_json::json!({
+        "model_type": "gpt_neox", "vocab_size": 9, "hidden_size": 48, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 6, "rotary_pct": 0.5
+    });
+    let gpt2 = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": 9, "n_embd": 48, "n_layer": 1, "n_head": 6
+    });
     // Lengths on both sides of a tile, a prompt with several responses, a sequence alone, a single token.
     let mut batch = PackedBatch::new();
     let prompt = batch.push_prompt(&[1; 70]);
@@ -82,22 +89,29 @@ fn attention_is_its_portable_form() {
     batch.push_response(prompt, &[4; 1]);
     batch.push_sequence(&[5; 1]);
     batch.push_response(prompt, &[6; 130]);
-    let (heads, rope, device) = (Heads::of(&config), Rope::new(&config), Device::flex());
-    let fused = Attention::new(&batch, heads, &rope, &device);
-    assert!(matches!(fused, Attention::Fused(_)));
-    let portable = PortableAttention::new(&batch, heads, &rope, &device);
-    let n = batch.num_tokens();
-    let inputs = [leaf(1, [n, 48]), leaf(2, [n, 16]), leaf(3, [n, 16])];
-    let with = |x: &[Tensor<2>]| [x[0].clone(), x[1].clone(), x[2].clone()];
-    let fused = differentiate(&inputs, |x| {
-        let [q, k, v] = with(x);
-        fused.forward(q, k, v)
-    });
-    let portable = differentiate(&inputs, |x| {
-        let [q, k, v] = with(x);
-        portable.forward(q, k, v)
-    });
-    assert_same(&fused, &portable, 2e-5);
+    // Windows of one token, within a tile, across the prompt's end, and over everything.
+    let windows = [None, Some(1), Some(20), Some(75), Some(1000)];
+    for (json, window) in
+        windows.map(|window| (&llama, window)).into_iter().chain([(&neox, Some(20)), (&gpt2, None)])
+    {
+        let config = ModelConfig::from_hf_json(json).unwrap();
+        let (heads, rope, device) = (Heads::of(&config), Rope::new(&config), Device::flex());
+        let fused = Attention::new(&batch, heads, &rope, window, &device);
+        assert!(matches!(fused, Attention::Fused(_)));
+        let portable = PortableAttention::new(&batch, heads, &rope, window, &device);
+        let (n, narrow) = (batch.num_tokens(), heads.key_value * heads.dim);
+        let inputs = [leaf(1, [n, 48]), leaf(2, [n, narrow]), leaf(3, [n, narrow])];
+        let with = |x: &[Tensor<2>]| [x[0].clone(), x[1].clone(), x[2].clone()];
+        let fused = differentiate(&inputs, |x| {
+            let [q, k, v] = with(x);
+            fused.forward(q, k, v)
+        });
+        let portable = differentiate(&inputs, |x| {
+            let [q, k, v] = with(x);
+            portable.forward(q, k, v)
+        });
+        assert_same(&fused, &portable, 2e-5);
+    }
 }
 
 #[test]

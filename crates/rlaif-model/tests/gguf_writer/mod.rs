@@ -152,22 +152,29 @@ fn to_neighbouring_pairs(values: &[f32], rows: usize, heads: usize) -> Vec<f32> 
 
 /// The golden Llama as llama.cpp's converter would write it, with its tokenizer.
 pub fn golden_llama_as_gguf() -> GgufFile {
-    let folder = golden_folder("llama");
+    golden_as_gguf("llama")
+}
+
+/// The same of another family; only Llama's rotary rows are written in another order.
+pub fn golden_as_gguf(family: &str) -> GgufFile {
+    let folder = golden_folder(family);
+    let key = |name: &str| format!("{family}.{name}");
     let json =
         |file: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap() };
     let config = ModelConfig::from_hf_json(&json("config.json")).unwrap();
     let weights = SafetensorsWeights::open(&folder).unwrap();
     let mut file = GgufFile::new();
-    file.set("general.architecture", Meta::Text("llama".into()))
-        .set("llama.block_count", Meta::U32(config.num_hidden_layers as u32))
-        .set("llama.context_length", Meta::U32(config.max_position_embeddings as u32))
-        .set("llama.embedding_length", Meta::U32(config.hidden_size as u32))
-        .set("llama.feed_forward_length", Meta::U32(config.intermediate_size as u32))
-        .set("llama.attention.head_count", Meta::U32(config.num_attention_heads as u32))
-        .set("llama.attention.head_count_kv", Meta::U32(config.num_key_value_heads as u32))
-        .set("llama.attention.layer_norm_rms_epsilon", Meta::F32(config.rms_norm_eps as f32))
-        .set("llama.rope.freq_base", Meta::F32(config.rope_theta as f32))
-        .set("llama.rope.dimension_count", Meta::U32(config.head_dim as u32))
+    file.set("general.architecture", Meta::Text(family.into()))
+        .set(&key("block_count"), Meta::U32(config.num_hidden_layers as u32))
+        .set(&key("context_length"), Meta::U32(config.max_position_embeddings as u32))
+        .set(&key("embedding_length"), Meta::U32(config.hidden_size as u32))
+        .set(&key("feed_forward_length"), Meta::U32(config.intermediate_size as u32))
+        .set(&key("attention.head_count"), Meta::U32(config.num_attention_heads as u32))
+        .set(&key("attention.head_count_kv"), Meta::U32(config.num_key_value_heads as u32))
+        .set(&key("attention.layer_norm_rms_epsilon"), Meta::F32(config.norm_eps as f32))
+        .set(&key("rope.freq_base"), Meta::F32(config.rope_theta as f32))
+        .set(&key("rope.dimension_count"), Meta::U32(config.head_dim as u32))
+        .set(&key("attention.key_length"), Meta::U32(config.head_dim as u32))
         .set("tokenizer.ggml.model", Meta::Text("gpt2".into()))
         .set("tokenizer.ggml.pre", Meta::Text("gpt-2".into()))
         .set("tokenizer.ggml.bos_token_id", Meta::U32(1))
@@ -190,9 +197,9 @@ pub fn golden_llama_as_gguf() -> GgufFile {
 
     for (name, shape) in config.tensor_shapes() {
         let mut values = weights.load_f32(&name).unwrap();
-        if name.contains("q_proj") {
+        if family == "llama" && name.contains("q_proj") {
             values = to_neighbouring_pairs(&values, shape[0], config.num_attention_heads);
-        } else if name.contains("k_proj") {
+        } else if family == "llama" && name.contains("k_proj") {
             values = to_neighbouring_pairs(&values, shape[0], config.num_key_value_heads);
         }
         let dims: Vec<u64> = shape.iter().rev().map(|dim| *dim as u64).collect();
@@ -206,8 +213,11 @@ fn llama_cpp_name(name: &str) -> String {
     for (long, brief) in [
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
+        ("lm_head", "output"),
         ("model.layers", "blk"),
         ("self_attn.q_proj", "attn_q"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
         ("self_attn.k_proj", "attn_k"),
         ("self_attn.v_proj", "attn_v"),
         ("self_attn.o_proj", "attn_output"),
