@@ -547,9 +547,9 @@ impl Fields {
         let window = if on { self.optional_size("sliding_window")? } else { None };
         let types = self.map.get("layer_types").filter(|value| !value.is_null());
         let windowed: Vec<bool> = match (self.architecture.windows, types) {
-            _ if window.is_none() => vec![false; layers],
             (Windows::Never, _) => vec![false; layers],
-            (Windows::Always, _) => vec![true; layers],
+            (Windows::Always, _) => vec![window.is_some(); layers],
+            (_, None) if window.is_none() => vec![false; layers],
             (_, Some(types)) => layer_types(types, layers)?,
             (Windows::Upper, None) => {
                 let first = self.required_size("max_window_layers")?;
@@ -560,6 +560,10 @@ impl Fields {
                 (0..layers).map(|layer| !(layer + 1).is_multiple_of(every)).collect()
             }
         };
+        if window.is_none() && windowed.contains(&true) {
+            let problem = "is missing or switched off, and `layer_types` asks for it";
+            return Err(ModelError::config("sliding_window", problem));
+        }
         Ok((window.filter(|_| windowed.contains(&true)), windowed))
     }
 

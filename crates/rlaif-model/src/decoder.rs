@@ -161,7 +161,10 @@ impl Layer {
 
 /// Of a norm that may not be there.
 fn normalized(x: Tensor<2>, norm: &Option<Norm>) -> Tensor<2> {
-    norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()))
+    match norm {
+        None => x,
+        Some(norm) => norm.forward(x),
+    }
 }
 
 impl Decoder {
@@ -233,9 +236,9 @@ impl Decoder {
             let h = layer.input_norm.forward(x.clone());
             let [q, k, v] = layer.queries_keys_values(&h, &self.config);
             let attended = layer.output.forward(&attend(number, q, k, v));
-            let before = x.clone();
+            let before = self.config.parallel_residual.then(|| x.clone());
             x = x + normalized(attended, &layer.attention_norm);
-            let h = layer.mlp_norm.forward(if self.config.parallel_residual { before } else { x.clone() });
+            let h = layer.mlp_norm.forward(before.unwrap_or_else(|| x.clone()));
             x = x + normalized(layer.mlp(&h, self.config.activation), &layer.mlp_output_norm);
         }
         self.norm.forward(x)

@@ -63,6 +63,49 @@ fn logprobs_and_logits_are_those_of_transformers() {
     }
 }
 
+/// Settings that the golden values would not notice would not be tested by them.
+#[test]
+fn golden_values_notice_every_setting() {
+    let cases = [
+        ("llama", "rms_norm_eps", json!(0.01)),
+        ("llama3-rope", "rope_parameters", json!({"rope_type": "default", "rope_theta": 500_000.0})),
+        ("mistral", "sliding_window", Value::Null),
+        ("mistral", "sliding_window", json!(9)),
+        ("qwen3", "rope_parameters", json!({"rope_type": "default", "rope_theta": 11_000.0})),
+        ("gemma3", "sliding_window", json!(7)),
+        ("gemma3", "layer_types", json!(["full_attention", "sliding_attention"])),
+        ("gemma3", "query_pre_attn_scalar", json!(17)),
+        (
+            "gemma3",
+            "rope_parameters",
+            json!({"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e6}}),
+        ),
+        (
+            "gemma3",
+            "rope_parameters",
+            json!({"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e4}}),
+        ),
+        ("gpt_neox", "use_parallel_residual", json!(false)),
+        ("gpt_neox", "rope_parameters", json!({"rope_theta": 1e4, "partial_rotary_factor": 0.5})),
+        ("gpt_neox", "hidden_act", json!("gelu_new")),
+        ("gpt_neox", "layer_norm_eps", json!(0.001)),
+        ("opt", "activation_function", json!("gelu")),
+        ("gpt2", "activation_function", json!("gelu")),
+    ];
+    let device = open_device("cpu").unwrap();
+    for (name, key, value) in cases {
+        let (files, _) = open(&golden_folder(name));
+        let golden = golden(name).1;
+        let mut json = files.config_json.unwrap();
+        json[key] = value.clone();
+        let config = ModelConfig::from_hf_json(&json).unwrap();
+        let decoder = Decoder::load(&config, files.weights.as_ref(), &device).unwrap();
+        let found = values(logprobs(&decoder, &golden));
+        let distance = found.iter().zip(wanted(&golden)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(distance > 1e-4, "{name}, {key} = {value}: {distance}");
+    }
+}
+
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
     let sampling = SamplingConfig {
@@ -393,6 +436,7 @@ fn what_we_do_not_have_is_refused_by_name() {
             "`query_pre_attn_scalar` must be a finite number above 0",
         ),
         ("mistral", "sliding_window", json!(0), "`sliding_window` must be at least 1"),
+        ("gemma3", "sliding_window", Value::Null, "`sliding_window` is missing or switched off"),
         ("mistral", "model_type", json!("mixtral"), "model type `mixtral` is not supported"),
         ("llama", "sliding_window", json!(8), "`sliding_window = 8` is not supported"),
         ("qwen2", "rope_parameters", json!({"rope_type": "yarn"}), "rope type `yarn` is not supported"),
