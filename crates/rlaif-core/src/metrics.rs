@@ -62,6 +62,8 @@ pub const REWARDS_MARGINS: &str = "rewards/margins";
 pub const LOGPS_CHOSEN: &str = "logps/chosen";
 /// Mean summed log-prob of rejected responses.
 pub const LOGPS_REJECTED: &str = "logps/rejected";
+/// KTO's reference point (trl.KTOTrainer): KL(policy ‖ reference) as answers to other prompts show it, at least 0; nats.
+pub const KL: &str = "kl";
 
 // Every trainer (transformers.Trainer)
 

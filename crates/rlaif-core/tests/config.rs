@@ -266,6 +266,33 @@ fn impossible_values_are_told_at_once_with_their_lines() {
 }
 
 #[test]
+fn a_loss_of_dpo_is_checked_with_the_keys_that_it_reads() {
+    let config = load("[dpo]\nloss = 'simpo'\nsimpo_gamma = 1").unwrap().config;
+    assert_eq!((config.dpo.beta(), config.dpo.simpo_gamma), (2.0, 1.0));
+    let config = load("[dpo]\nloss = 'exo_pair'\nbeta = 0.2").unwrap().config;
+    assert_eq!((config.dpo.beta(), config.dpo.label_smoothing()), (0.2, 1e-3));
+    let aot = load("[dpo]\nloss = 'aot'\nsoft_labels = false\nlabel_smoothing = 0.1").unwrap();
+    let written = aot.to_toml();
+    assert_eq!(load(&written).unwrap_or_else(|error| panic!("{error}\n{written}")).config, aot.config);
+
+    assert_snapshot!(error("[dpo]\nloss = 'hinge'\nlabel_smoothing = 0.1\nsimpo_gamma = 0.7\ndesirable_weight = 2\ndiscopop_tau = 1"), @r#"
+    4 problems in the config
+      `dpo.label_smoothing` is not read by `dpo.loss` = "hinge"; it is for `cdpo`, `robust`, `exo_pair`, `aot`, `aot_unpaired` (line 3)
+      `dpo.simpo_gamma` is not read by `dpo.loss` = "hinge"; it is for `simpo` (line 4)
+      `dpo.desirable_weight` is not read by `dpo.loss` = "hinge"; it is for `kto` (line 5)
+      `dpo.discopop_tau` is not read by `dpo.loss` = "hinge"; it is for `discopop` (line 6)
+    "#);
+    assert_snapshot!(error("[dpo]\nloss = 'aot'\nbatch_size = 1\nmicro_batch_size = 1\nlabel_smoothing = 0.5"), @r#"
+    3 problems in the config
+      `dpo.soft_labels` must be false with `dpo.loss` = "aot", which sorts the rewards of a batch by label
+      `dpo.batch_size` must be at least 2 with `dpo.loss` = "aot", which sorts a batch, got 1 (line 3)
+      `dpo.label_smoothing` must be at least 0 and below 0.5, got 0.5 (line 5)
+    "#);
+    assert_snapshot!(error("[dpo]\nloss = 'exo_pair'\nlabel_smoothing = 0"), @r#"`dpo.label_smoothing` must be above 0 with `dpo.loss` = "exo_pair", which takes its logarithm, got 0 (line 3)"#);
+    assert_snapshot!(error("[dpo]\nloss = 'ipo'"), @r#"`dpo.loss` must be one of `sigmoid`, `cdpo`, `robust`, `hinge`, `ipo_mean`, `ipo_sum`, `sigmoid_norm`, `simpo`, `orpo`, `kto`, `exo_pair`, `nca_pair`, `bco_pair`, `sppo_hard`, `aot`, `aot_unpaired`, `apo_zero`, `apo_down`, `discopop`, got "ipo" (line 2)"#);
+}
+
+#[test]
 fn system_prompts_of_generation_are_checked() {
     let text = "[generate]\nn = 2\nsystems = ['Be kind.', ' ', 'Be curt.']\n[label]\npairs_per_prompt = 1";
     assert_snapshot!(error(text), @"

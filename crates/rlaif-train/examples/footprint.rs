@@ -64,7 +64,7 @@ fn dpo(decoder: Decoder, lora: Option<LoraConfig>) -> Result<()> {
         .collect();
     let pairs: Vec<ReferencedPair<'_>> = examples
         .iter()
-        .map(|example| ReferencedPair { example, ref_chosen: -900.0, ref_rejected: -900.0 })
+        .map(|example| ReferencedPair { example, ref_chosen: -900.0, ref_rejected: -900.0, unrelated: None })
         .collect();
     let mut trainer = DpoTrainer::new(decoder, &DpoConfig { lora, ..DpoConfig::default() }, 0)?;
     for step in 1..=3 {

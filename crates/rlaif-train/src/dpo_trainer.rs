@@ -1,12 +1,18 @@
-//! Direct preference optimisation, Rafailov et al. 2023 (<https://arxiv.org/abs/2305.18290>).
+//! Direct preference optimisation, Rafailov et al. 2023 (<https://arxiv.org/abs/2305.18290>), and its relatives
+//! ([`loss::dpo`](crate::loss::dpo)).
 //!
 //! Differs from the paper and from TRL's `DPOTrainer` in:
 //! * labels are soft by default: −(p log σ(βΔ) + (1 − p) log σ(−βΔ)), which is the paper's loss at p = 1;
-//! * reference log-probs are computed once, before training, and kept in the checkpoints; the reference then takes no memory;
+//! * reference log-probs are computed once, before training, and kept in the checkpoints; the reference then takes no memory, and
+//!   losses without a reference never make one;
+//! * losses that look at a batch (AOT's order, KTO's reference point) look at all of it, whatever the micro-batches; TRL's look at what
+//!   one device has in one pass;
+//! * KTO's reference point meets each prompt with answers to another prompt of the whole data; in a batch there may be only one;
 //! * chosen and rejected share their prompt in the packed batch, and the pairs of a prompt stand together in an epoch, so that a
 //!   response that meets several others is computed once;
 //! * the learning rate does not start at 0 (see [`schedule`](crate::schedule)).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rlaif_core::config::DpoConfig;
@@ -17,11 +23,11 @@ use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
     HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, split_by_prompt,
 };
-use crate::error::{Result, finite};
+use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
 use crate::learner::{Learner, to_f64};
-use crate::loss::{DpoLoss, PairLogps, dpo_loss};
-use crate::packing::{Packed, split_by_length};
+use crate::loss::{Objective, PairLogps};
+use crate::packing::{Item, Packed, split_by_length};
 use crate::reward_trainer::{items_of, label, margins, mean_margin};
 use crate::schedule::learning_rate;
 use crate::score::sequence_logps;
@@ -60,10 +66,21 @@ pub struct DpoReport {
 pub struct ReferencedPair<'a> {
     /// The preference.
     pub example: &'a PreferenceExample,
-    /// log p_ref(chosen | prompt).
+    /// log p_ref(chosen | prompt); not read by losses without a reference.
     pub ref_chosen: f64,
-    /// log p_ref(rejected | prompt).
+    /// log p_ref(rejected | prompt); likewise.
     pub ref_rejected: f64,
+    /// For KTO's reference point.
+    pub unrelated: Option<Unrelated<'a>>,
+}
+
+/// Two answers to another prompt, with their log-probs to the pair's own prompt under the reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Unrelated<'a> {
+    /// The answers.
+    pub answers: [&'a [u32]; 2],
+    /// log p_ref(answer | prompt) of each.
+    pub ref_logps: [f64; 2],
 }
 
 /// Metrics of one optimizer step, averaged over its pairs.
@@ -83,7 +100,9 @@ pub struct DpoStep {
     pub chosen_logps: f64,
     /// Summed log-prob of rejected responses.
     pub rejected_logps: f64,
-    /// Tokens that went through the model.
+    /// KTO's reference point, an estimate of KL(policy ‖ reference) that is at least 0; nats.
+    pub kl: Option<f64>,
+    /// Tokens that gradients came from.
     pub tokens: usize,
 }
 
@@ -93,6 +112,7 @@ pub struct DpoTrainer {
     /// The policy and its optimizer.
     pub learner: Learner,
     config: DpoConfig,
+    objective: Objective,
 }
 
 impl DpoTrainer {
@@ -103,7 +123,7 @@ impl DpoTrainer {
     pub fn new(policy: Decoder, config: &DpoConfig, run_seed: u64) -> Result<Self> {
         let lora_seed = seed::derive(run_seed, "dpo/lora", 0);
         let learner = Learner::new(policy, None, &config.optim, config.lora.as_ref(), lora_seed)?;
-        Ok(Self { learner, config: config.clone() })
+        Ok(Self { learner, config: config.clone(), objective: Objective::of(config) })
     }
 
     /// One optimizer step on `pairs`, in micro-batches. `step` counts from 1.
@@ -111,9 +131,15 @@ impl DpoTrainer {
     /// # Errors
     /// If the loss or the gradient is not finite; the weights are then unchanged.
     pub fn update(&mut self, pairs: &[ReferencedPair<'_>], learning_rate: f64, step: u64) -> Result<DpoStep> {
-        let (count, beta) = (pairs.len() as f64, self.config.beta);
-        let mut metrics = DpoStep::default();
-        for micro in pairs.chunks(self.config.micro_batch_size.max(1)) {
+        let (count, micro_batch_size) = (pairs.len() as f64, self.config.micro_batch_size.max(1));
+        let kl = self.reference_point(pairs)?;
+        // What a pair meets in the order of its batch must not depend on the micro-batches: one look at all of it first.
+        let ahead = match self.objective.sorts_batch() && pairs.len() > micro_batch_size {
+            true => Some(self.objective.losses(&self.pair_logps(pairs)?, kl.unwrap_or(0.0))),
+            false => None,
+        };
+        let mut metrics = DpoStep { kl, ..DpoStep::default() };
+        for (number, micro) in pairs.chunks(micro_batch_size).enumerate() {
             let examples: Vec<&PreferenceExample> = micro.iter().map(|pair| pair.example).collect();
             let packed = Packed::new(&items_of(&examples));
             let lengths = packed.lengths();
@@ -123,23 +149,22 @@ impl DpoTrainer {
                 .iter()
                 .map(|tokens| tokens.iter().sum())
                 .collect();
+            let places = packed.of_item.chunks(2);
+            let at: Vec<PairLogps> = micro
+                .iter()
+                .zip(places.clone())
+                .map(|(pair, places)| self.at(pair, logps[places[0]], logps[places[1]]))
+                .collect();
+            let losses = match &ahead {
+                Some(losses) => losses[number * micro_batch_size..][..micro.len()].to_vec(),
+                None => self.objective.losses(&at, kl.unwrap_or(0.0)),
+            };
 
             let mut response_gradient = vec![0.0; lengths.len()];
-            for (pair, places) in micro.iter().zip(packed.of_item.chunks(2)) {
-                let (chosen, rejected) = (places[0], places[1]);
-                let at = PairLogps {
-                    chosen: logps[chosen],
-                    rejected: logps[rejected],
-                    ref_chosen: pair.ref_chosen,
-                    ref_rejected: pair.ref_rejected,
-                    chosen_len: lengths[chosen],
-                    rejected_len: lengths[rejected],
-                };
-                let p = label(pair.example.p, self.config.soft_labels);
-                let loss = dpo_loss(DpoLoss::Soft, &at, beta, p);
-                response_gradient[chosen] += loss.chosen / count;
-                response_gradient[rejected] += loss.rejected / count;
-                let (chosen_reward, rejected_reward) = (at.chosen_reward(beta), at.rejected_reward(beta));
+            for ((at, loss), places) in at.iter().zip(&losses).zip(places) {
+                response_gradient[places[0]] += loss.chosen / count;
+                response_gradient[places[1]] += loss.rejected / count;
+                let (chosen_reward, rejected_reward) = self.objective.rewards(at);
                 metrics.loss += loss.loss / count;
                 metrics.chosen_reward += chosen_reward / count;
                 metrics.rejected_reward += rejected_reward / count;
@@ -161,21 +186,53 @@ impl DpoTrainer {
         Ok(metrics)
     }
 
-    /// Implicit rewards of chosen and rejected responses, in turns, and the summed log-probs they come from.
+    /// Log-probs of pairs, without learning from them.
     ///
     /// # Errors
     /// If a pair cannot go through the model.
-    pub fn implicit_rewards(&self, pairs: &[ReferencedPair<'_>]) -> Result<(Vec<f64>, Vec<f64>)> {
+    pub fn pair_logps(&self, pairs: &[ReferencedPair<'_>]) -> Result<Vec<PairLogps>> {
         let examples: Vec<&PreferenceExample> = pairs.iter().map(|pair| pair.example).collect();
         let logps = sequence_logps(&self.learner.decoder, &items_of(&examples), EVAL_TOKENS)?;
-        let reference = pairs.iter().flat_map(|pair| [pair.ref_chosen, pair.ref_rejected]);
-        let rewards =
-            logps.iter().zip(reference).map(|(logp, reference)| self.config.beta * (logp - reference));
-        Ok((rewards.collect(), logps))
+        Ok(pairs.iter().zip(logps.chunks(2)).map(|(pair, logps)| self.at(pair, logps[0], logps[1])).collect())
+    }
+
+    /// KTO's reference point z = max(0, mean[log p(y' | x) − log p_ref(y' | x)]) over prompts x with answers y' to other prompts,
+    /// Ethayarajh et al. 2024, section 4.1; none for other losses.
+    ///
+    /// # Errors
+    /// If a pair has no answers to another prompt.
+    pub fn reference_point(&self, pairs: &[ReferencedPair<'_>]) -> Result<Option<f64>> {
+        if !self.objective.needs_reference_point() {
+            return Ok(None);
+        }
+        let (mut items, mut ref_logps): (Vec<Item<'_>>, Vec<f64>) = Default::default();
+        for pair in pairs {
+            let unrelated = pair.unrelated.ok_or_else(|| TrainError::BadExample {
+                prompt_id: pair.example.prompt_id.clone(),
+                reason: "the loss `kto` needs answers to another prompt".into(),
+            })?;
+            items.extend(unrelated.answers.map(|answer| (pair.example.prompt_ids.as_slice(), answer)));
+            ref_logps.extend(unrelated.ref_logps);
+        }
+        let logps = sequence_logps(&self.learner.decoder, &items, EVAL_TOKENS)?;
+        let sum: f64 = logps.iter().zip(&ref_logps).map(|(logp, reference)| logp - reference).sum();
+        Ok(Some((sum / items.len() as f64).max(0.0)))
+    }
+
+    fn at(&self, pair: &ReferencedPair<'_>, chosen: f64, rejected: f64) -> PairLogps {
+        PairLogps {
+            chosen,
+            rejected,
+            ref_chosen: pair.ref_chosen,
+            ref_rejected: pair.ref_rejected,
+            chosen_len: pair.example.chosen_ids.len(),
+            rejected_len: pair.example.rejected_ids.len(),
+            p: label(pair.example.p, self.config.soft_labels),
+        }
     }
 }
 
-/// Tunes `policy` on preferences; the reference is `policy` as it comes. Checkpoints go to `dir/checkpoints`.
+/// Tunes `policy` on preferences; the reference, where the loss has one, is `policy` as it comes. Checkpoints go to `dir/checkpoints`.
 ///
 /// Called again after it was stopped or killed, it goes on from the newest checkpoint and comes to the same weights.
 ///
@@ -191,39 +248,39 @@ pub fn train_dpo(
 ) -> Result<Outcome<TrainedPolicy>> {
     check_preferences("dpo", data, &policy)?;
     let (train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
+    let objective = Objective::of(config);
+    let unrelated = match objective.needs_reference_point() {
+        true => unrelated_answers(&train, &holdout, policy.config().max_position_embeddings)?,
+        false => Vec::new(),
+    };
     let fingerprint = Fingerprint::new("dpo", config, run_seed).preferences(data).weights(&policy).finish();
     let checkpoints = Checkpoints::open(dir, fingerprint)?;
-    let reference = policy.frozen();
+    let reference = objective.needs_reference().then(|| policy.frozen());
     let mut trainer = DpoTrainer::new(policy, config, run_seed)?;
 
     let batch_size = config.batch_size.max(1);
     let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
     let total = steps_per_epoch * config.epochs as u64;
     let (mut done, mut tokens) = (0, 0.0);
-    let ref_logps; // of train, then holdout; chosen and rejected in turns
-    match checkpoints.newest(&mut |w| hooks.warning(w))? {
-        Some(mut checkpoint) => {
-            trainer.learner.read_from("policy", &mut checkpoint)?;
-            (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
-            ref_logps = checkpoint.numbers("ref_logps")?.to_vec();
-            hooks.resumed(done);
+    let everything: Vec<&PreferenceExample> = train.iter().chain(&holdout).copied().collect();
+    let mut ref_logps = Vec::new(); // chosen and rejected in turns; then, for KTO, of unrelated answers likewise
+    if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
+        trainer.learner.read_from("policy", &mut checkpoint)?;
+        (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
+        ref_logps = checkpoint.numbers("ref_logps")?.to_vec();
+        hooks.resumed(done);
+    } else if let Some(reference) = &reference {
+        hooks.progress(0, total, "reference log-probs");
+        let mut items = items_of(&everything);
+        for (pair, answers) in everything.iter().zip(&unrelated) {
+            items.extend(answers.map(|answer| (pair.prompt_ids.as_slice(), answer)));
         }
-        None => {
-            hooks.progress(0, total, "reference log-probs");
-            let everything: Vec<&PreferenceExample> = train.iter().chain(&holdout).copied().collect();
-            ref_logps = sequence_logps(&reference, &items_of(&everything), EVAL_TOKENS)?;
-            save(&checkpoints, 0, &trainer, tokens, &ref_logps)?;
-        }
+        ref_logps = sequence_logps(reference, &items, EVAL_TOKENS)?;
+        save(&checkpoints, 0, &trainer, tokens, &ref_logps)?;
     }
     drop(reference);
-    let referenced = |examples: &[&'_ PreferenceExample], first: usize| -> Vec<(f64, f64)> {
-        (first..first + examples.len()).map(|i| (ref_logps[2 * i], ref_logps[2 * i + 1])).collect()
-    };
-    let pair = |example, (ref_chosen, ref_rejected)| ReferencedPair { example, ref_chosen, ref_rejected };
-    let train: Vec<ReferencedPair<'_>> =
-        train.iter().zip(referenced(&train, 0)).map(|(e, logps)| pair(*e, logps)).collect();
-    let holdout: Vec<ReferencedPair<'_>> =
-        holdout.iter().zip(referenced(&holdout, train.len())).map(|(e, logps)| pair(*e, logps)).collect();
+    let referenced = reference_pairs(&everything, &unrelated, &ref_logps);
+    let (train, holdout) = referenced.split_at(train.len());
 
     let prompts: Vec<&str> = train.iter().map(|pair| pair.example.prompt_id.as_str()).collect();
     let mut evaluation = None;
@@ -249,10 +306,13 @@ pub fn train_dpo(
             .with(metrics::LOGPS_CHOSEN, step.chosen_logps)
             .with(metrics::LOGPS_REJECTED, step.rejected_logps)
             .with(metrics::NUM_TOKENS, tokens);
+        if let Some(kl) = step.kl {
+            row.set(metrics::KL, kl);
+        }
         evaluation = None;
         if done.is_multiple_of(steps_per_epoch) && !holdout.is_empty() {
             hooks.progress(done, total, "held-out pairs");
-            evaluation = Some(evaluate(&trainer, &holdout, config, &mut row)?);
+            evaluation = Some(evaluate(&trainer, holdout, &mut row)?);
         }
         hooks.metrics(&row);
 
@@ -268,9 +328,7 @@ pub fn train_dpo(
     let holdout = match evaluation {
         Some(pairs) => pairs,
         None if holdout.is_empty() => Vec::new(),
-        None => {
-            evaluate(&trainer, &holdout, config, &mut MetricRow::new("dpo", total, config.epochs as f64))?
-        }
+        None => evaluate(&trainer, holdout, &mut MetricRow::new("dpo", total, config.epochs as f64))?,
     };
     hooks.progress(total, total, "");
     let report = DpoReport {
@@ -284,36 +342,80 @@ pub fn train_dpo(
     Ok(Outcome::Finished(TrainedPolicy { policy: trainer.learner.into_model().0, report }))
 }
 
-/// Held-out pairs and their row of metrics.
+/// For every pair, those of `train` first, two answers to another prompt of `train`, cut to the room that its prompt leaves.
+///
+/// Held-out pairs meet answers that are trained on, never the other way round.
+fn unrelated_answers<'a>(
+    train: &[&'a PreferenceExample],
+    holdout: &[&'a PreferenceExample],
+    context: usize,
+) -> Result<Vec<[&'a [u32]; 2]>> {
+    let mut by_prompt: BTreeMap<&str, Vec<&'a PreferenceExample>> = BTreeMap::new();
+    for &pair in train {
+        by_prompt.entry(&pair.prompt_id).or_default().push(pair);
+    }
+    let place: BTreeMap<&str, usize> = by_prompt.keys().enumerate().map(|(i, &id)| (id, i)).collect();
+    let prompts: Vec<&Vec<&'a PreferenceExample>> = by_prompt.values().collect();
+    if prompts.len() < 2 {
+        let next_step = "label pairs of more prompts: the loss `kto` compares with answers to other prompts";
+        return Err(TrainError::NoData {
+            trainer: "dpo",
+            what: "second prompt",
+            next_step: next_step.into(),
+        });
+    }
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    let answers = train.iter().chain(holdout).enumerate().map(|(number, pair)| {
+        let next = place.get(pair.prompt_id.as_str()).map_or(number, |place| place + 1) % prompts.len();
+        let met = met.entry(&pair.prompt_id).or_default();
+        let other = prompts[next][*met % prompts[next].len()];
+        *met += 1;
+        let room = context - pair.prompt_ids.len();
+        [&other.chosen_ids, &other.rejected_ids].map(|answer| &answer[..answer.len().min(room)])
+    });
+    Ok(answers.collect())
+}
+
+/// Pairs with their parts of `ref_logps`, which is empty for a loss without a reference.
+fn reference_pairs<'a>(
+    examples: &[&'a PreferenceExample],
+    unrelated: &[[&'a [u32]; 2]],
+    ref_logps: &[f64],
+) -> Vec<ReferencedPair<'a>> {
+    let two = |i: usize| match ref_logps.is_empty() {
+        true => [0.0; 2],
+        false => [ref_logps[2 * i], ref_logps[2 * i + 1]],
+    };
+    let pair = |(i, &example): (usize, &&'a PreferenceExample)| ReferencedPair {
+        example,
+        ref_chosen: two(i)[0],
+        ref_rejected: two(i)[1],
+        unrelated: unrelated.get(i).map(|&answers| Unrelated { answers, ref_logps: two(examples.len() + i) }),
+    };
+    examples.iter().enumerate().map(pair).collect()
+}
+
+/// Held-out pairs and their row of metrics; to a loss that looks at a batch they are one.
 fn evaluate(
     trainer: &DpoTrainer,
     holdout: &[ReferencedPair<'_>],
-    config: &DpoConfig,
     row: &mut MetricRow,
 ) -> Result<Vec<HoldoutPair>> {
-    let (rewards, logps) = trainer.implicit_rewards(holdout)?;
+    let at = trainer.pair_logps(holdout)?;
+    let reference_point = trainer.reference_point(holdout)?;
+    let losses = trainer.objective.losses(&at, reference_point.unwrap_or(0.0));
+    let (chosen, rejected): (Vec<f64>, Vec<f64>) = at.iter().map(|at| trainer.objective.rewards(at)).unzip();
+    let rewards: Vec<f64> = chosen.iter().zip(&rejected).flat_map(|(&c, &r)| [c, r]).collect();
     let examples: Vec<&PreferenceExample> = holdout.iter().map(|pair| pair.example).collect();
     let pairs = margins(&examples, &rewards);
-    let mean =
-        |values: &[f64], side: usize| values.iter().skip(side).step_by(2).sum::<f64>() / holdout.len() as f64;
-    let loss = holdout.iter().zip(logps.chunks(2)).map(|(pair, logps)| {
-        let at = PairLogps {
-            chosen: logps[0],
-            rejected: logps[1],
-            ref_chosen: pair.ref_chosen,
-            ref_rejected: pair.ref_rejected,
-            chosen_len: pair.example.chosen_ids.len(),
-            rejected_len: pair.example.rejected_ids.len(),
-        };
-        dpo_loss(DpoLoss::Soft, &at, config.beta, label(pair.example.p, config.soft_labels)).loss
-    });
-    row.set(metrics::EVAL_LOSS, loss.sum::<f64>() / holdout.len() as f64);
+    let mean = |sum: f64| sum / holdout.len() as f64;
+    row.set(metrics::EVAL_LOSS, mean(losses.iter().map(|loss| loss.loss).sum()));
     row.set(metrics::EVAL_REWARDS_ACCURACIES, accuracy(&pairs));
     row.set(metrics::EVAL_REWARDS_MARGINS, mean_margin(&pairs));
-    row.set(metrics::EVAL_REWARDS_CHOSEN, mean(&rewards, 0));
-    row.set(metrics::EVAL_REWARDS_REJECTED, mean(&rewards, 1));
-    row.set(metrics::EVAL_LOGPS_CHOSEN, mean(&logps, 0));
-    row.set(metrics::EVAL_LOGPS_REJECTED, mean(&logps, 1));
+    row.set(metrics::EVAL_REWARDS_CHOSEN, mean(chosen.iter().sum()));
+    row.set(metrics::EVAL_REWARDS_REJECTED, mean(rejected.iter().sum()));
+    row.set(metrics::EVAL_LOGPS_CHOSEN, mean(at.iter().map(|at| at.chosen).sum()));
+    row.set(metrics::EVAL_LOGPS_REJECTED, mean(at.iter().map(|at| at.rejected).sum()));
     Ok(pairs)
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Recorder, bits, llama, preferences, some_head};
-use rlaif_core::config::{DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
+use rlaif_core::config::{DpoConfig, DpoLossKind, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
 use rlaif_model::SamplingConfig;
 use rlaif_train::{Hooks, Outcome, PromptIds, Silent, train_dpo, train_ppo, train_reward};
 
@@ -42,14 +42,11 @@ fn reward(dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
 }
 
 fn dpo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
-    let config = DpoConfig {
-        batch_size: 3,
-        micro_batch_size: 2,
-        save_steps: 2,
-        optim: optim(),
-        lora,
-        ..DpoConfig::default()
-    };
+    dpo_with(DpoConfig { lora, ..DpoConfig::default() }, dir, hooks)
+}
+
+fn dpo_with(config: DpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = DpoConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
     let outcome = train_dpo(llama(), &preferences(), &config, 5, dir, hooks).unwrap();
     outcome.finished().map(|trained| bits(&trained.policy))
 }
@@ -129,6 +126,15 @@ fn dpo_with_lora_resumes_exactly() {
     straight_equals_interrupted(&|dir, hooks| dpo(lora(), dir, hooks), 2);
 }
 
+/// A loss without a reference, one that sorts batches, and one with a reference point.
+#[test]
+fn other_losses_resume_exactly() {
+    for loss in [DpoLossKind::Simpo, DpoLossKind::Aot, DpoLossKind::Kto] {
+        let config = || DpoConfig { loss, soft_labels: loss != DpoLossKind::Aot, ..DpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| dpo_with(config(), dir, hooks), 2);
+    }
+}
+
 #[test]
 fn ppo_resumes_exactly() {
     straight_equals_interrupted(&|dir, hooks| ppo(None, dir, hooks), 1);
@@ -165,7 +171,7 @@ fn another_config_starts_over() {
     let dir = tempfile::tempdir().unwrap();
     dpo(None, dir.path(), &mut Silent).unwrap();
     let mut hooks = Recorder::default();
-    let config = DpoConfig { beta: 0.2, epochs: 1, optim: optim(), ..DpoConfig::default() };
+    let config = DpoConfig { beta: Some(0.2), epochs: 1, optim: optim(), ..DpoConfig::default() };
     let outcome = train_dpo(llama(), &preferences(), &config, 5, dir.path(), &mut hooks).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     assert_eq!(hooks.resumed, None);

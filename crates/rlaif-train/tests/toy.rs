@@ -3,18 +3,14 @@
 
 mod common;
 
-use common::{Recorder, llama, preferences, some_head};
-use rlaif_core::config::{DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig, Schedule};
+use common::{Recorder, constant, llama, preferences, some_head};
+use rlaif_core::config::{DpoConfig, LoraConfig, PpoConfig, RewardConfig};
 use rlaif_core::metrics;
 use rlaif_model::SamplingConfig;
 use rlaif_train::ppo_trainer::TrainedPpo;
 use rlaif_train::{
     Outcome, PreferenceExample, PromptIds, Scorer, Silent, TrainError, train_dpo, train_ppo, train_reward,
 };
-
-fn optim(learning_rate: f64) -> OptimConfig {
-    OptimConfig { learning_rate, schedule: Schedule::Constant, warmup_ratio: 0.0, ..OptimConfig::default() }
-}
 
 fn lora() -> Option<LoraConfig> {
     Some(LoraConfig { rank: 4, alpha: 16.0, ..LoraConfig::default() })
@@ -23,8 +19,13 @@ fn lora() -> Option<LoraConfig> {
 #[test]
 fn dpo_ranks_held_out_pairs_with_full_weights_and_with_lora() {
     for (lora, rate) in [(None, 1e-3), (lora(), 5e-3)] {
-        let config =
-            DpoConfig { epochs: 4, holdout_fraction: 0.25, optim: optim(rate), lora, ..DpoConfig::default() };
+        let config = DpoConfig {
+            epochs: 4,
+            holdout_fraction: 0.25,
+            optim: constant(rate),
+            lora,
+            ..DpoConfig::default()
+        };
         let dir = tempfile::tempdir().unwrap();
         let mut hooks = Recorder::default();
         let outcome = train_dpo(llama(), &preferences(), &config, 1, dir.path(), &mut hooks).unwrap();
@@ -41,7 +42,7 @@ fn dpo_ranks_held_out_pairs_with_full_weights_and_with_lora() {
 #[test]
 fn the_reward_model_ranks_held_out_pairs_and_reloads() {
     let config =
-        RewardConfig { epochs: 6, holdout_fraction: 0.25, optim: optim(1e-3), ..RewardConfig::default() };
+        RewardConfig { epochs: 6, holdout_fraction: 0.25, optim: constant(1e-3), ..RewardConfig::default() };
     let dir = tempfile::tempdir().unwrap();
     let outcome =
         train_reward(llama(), some_head(), &preferences(), &config, 1, dir.path(), &mut Silent).unwrap();
@@ -98,8 +99,8 @@ fn ppo_config() -> PpoConfig {
         micro_batch_size: 16,
         kl_coef: 0.02,
         missing_eos_penalty: None,
-        optim: optim(2e-3),
-        critic_optim: optim(2e-3),
+        optim: constant(2e-3),
+        critic_optim: constant(2e-3),
         ..PpoConfig::default()
     }
 }
@@ -107,7 +108,7 @@ fn ppo_config() -> PpoConfig {
 #[test]
 fn ppo_raises_a_rule_reward_with_full_weights_and_with_lora() {
     for (lora, rate) in [(None, 2e-3), (lora(), 3e-3)] {
-        let config = PpoConfig { lora, samples_per_prompt: 16, optim: optim(rate), ..ppo_config() };
+        let config = PpoConfig { lora, samples_per_prompt: 16, optim: constant(rate), ..ppo_config() };
         let mut hooks = Recorder::default();
         let report = low_ids(&config, &mut hooks).report;
         assert!(report.first_score < 0.2, "baseline {}", report.first_score);

@@ -55,6 +55,8 @@ pub(super) fn full_example() -> Config {
     config.ppo.missing_eos_penalty = Some(0.5);
     config.ppo.max_new_tokens = Some(1);
     config.ppo.lora = lora.clone();
+    config.dpo.beta = Some(0.5);
+    config.dpo.label_smoothing = Some(0.5);
     config.dpo.lora = lora;
     config.evaluate.max_new_tokens = Some(1);
     let price = PriceConfig {

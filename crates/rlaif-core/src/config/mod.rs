@@ -2,6 +2,7 @@
 
 mod audit;
 mod criterion;
+mod dpo_loss;
 mod evaluate;
 mod example;
 mod generate;
@@ -18,6 +19,7 @@ mod validate;
 pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
 pub use criterion::Criterion;
+pub use dpo_loss::DpoLossKind;
 pub use evaluate::EvaluateConfig;
 pub use generate::GenerateConfig;
 pub use label::{

@@ -1,6 +1,6 @@
 //! `[reward]` and `[dpo]`: the trainers that learn from preferences.
 
-use super::{LoraConfig, OptimConfig};
+use super::{DpoLossKind, LoraConfig, OptimConfig};
 use serde::{Deserialize, Serialize};
 
 /// `[reward]`: Bradley-Terry reward model on the policy's trunk with a scalar head.
@@ -43,19 +43,33 @@ impl Default for RewardConfig {
     }
 }
 
-/// `[dpo]`: direct preference optimisation, Rafailov et al. 2023, on soft or hard labels.
+/// `[dpo]`: direct preference optimisation, Rafailov et al. 2023, and its relatives, on soft or hard labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DpoConfig {
-    /// Strength of the leash to the reference. Default 0.1.
-    pub beta: f64,
+    /// What is minimised. Default `sigmoid`: with soft labels, their cross-entropy.
+    pub loss: DpoLossKind,
+    /// Strength of the leash to the reference; ORPO's weight of the odds ratio. Default by the loss, see [`Self::beta`].
+    pub beta: Option<f64>,
+    /// `cdpo`, `robust`, `exo_pair`, `aot`, `aot_unpaired`: share of labels taken to be flipped. Default by the loss, see
+    /// [`Self::label_smoothing`].
+    pub label_smoothing: Option<f64>,
+    /// `simpo`: the reward, β times the mean log-prob, by which chosen is to beat rejected. Default 0.5 (TRL, LLaMA-Factory).
+    pub simpo_gamma: f64,
+    /// `kto`: weight of chosen responses. Default 1 (TRL).
+    pub desirable_weight: f64,
+    /// `kto`: weight of rejected responses. Default 1 (TRL).
+    pub undesirable_weight: f64,
+    /// `discopop`: how sharply it changes from the logistic to the exponential loss. Default 0.05 (TRL).
+    pub discopop_tau: f64,
     /// Passes over the preferences. Default 2.
     pub epochs: usize,
     /// Pairs an optimizer step. Default 8.
     pub batch_size: usize,
     /// Pairs a forward and backward pass. Default 4.
     pub micro_batch_size: usize,
-    /// Use p as it is (−p·log σ(βΔ) − (1−p)·log σ(−βΔ)); otherwise it is rounded to 1. Default true.
+    /// Use p as it is: the loss is p times that of the label plus 1 − p times that of its opposite. Otherwise p is rounded.
+    /// Default true.
     pub soft_labels: bool,
     /// Share of the prompts whose pairs are held out. Default 0.2.
     pub holdout_fraction: f64,
@@ -70,7 +84,13 @@ pub struct DpoConfig {
 impl Default for DpoConfig {
     fn default() -> Self {
         Self {
-            beta: 0.1,
+            loss: DpoLossKind::Sigmoid,
+            beta: None,
+            label_smoothing: None,
+            simpo_gamma: 0.5,
+            desirable_weight: 1.0,
+            undesirable_weight: 1.0,
+            discopop_tau: 0.05,
             epochs: 2,
             batch_size: 8,
             micro_batch_size: 4,
@@ -80,5 +100,22 @@ impl Default for DpoConfig {
             optim: OptimConfig::with_learning_rate(1e-6),
             lora: None,
         }
+    }
+}
+
+impl DpoConfig {
+    /// `beta`, or the loss's own: 2.0 for `simpo` (Meng et al. 2024: 2.0 to 2.5; TRL and LLaMA-Factory: 0.1), otherwise 0.1 (TRL).
+    pub fn beta(&self) -> f64 {
+        self.beta.unwrap_or(if self.loss == DpoLossKind::Simpo { 2.0 } else { 0.1 })
+    }
+
+    /// `label_smoothing`, or the loss's own: 0.1 for `cdpo` and `robust`, 0.001 for `exo_pair` (as their authors advise; TRL: 0),
+    /// otherwise 0.
+    pub fn label_smoothing(&self) -> f64 {
+        self.label_smoothing.unwrap_or(match self.loss {
+            DpoLossKind::Cdpo | DpoLossKind::Robust => 0.1,
+            DpoLossKind::ExoPair => 1e-3,
+            _ => 0.0,
+        })
     }
 }

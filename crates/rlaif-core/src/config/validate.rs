@@ -1,8 +1,8 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Config, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol,
-    Stage, StructuredOutput,
+    Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig,
+    PairChoice, PpoConfig, Protocol, Stage, StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -270,7 +270,7 @@ impl Config {
     }
 
     fn check_preference_trainers(&self, check: &mut Checks) {
-        let (reward, dpo) = (&self.reward, &self.dpo);
+        let reward = &self.reward;
         check.at_least("reward.epochs", reward.epochs, 1);
         check.batches("reward", reward.batch_size, reward.micro_batch_size);
         check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);
@@ -278,14 +278,7 @@ impl Config {
         check.at_least("reward.save_steps", reward.save_steps, 1);
         check_optim(check, "reward.optim", &reward.optim);
         check_lora(check, "reward.lora", reward.lora.as_ref());
-
-        check.above("dpo.beta", dpo.beta, 0.0);
-        check.at_least("dpo.epochs", dpo.epochs, 1);
-        check.batches("dpo", dpo.batch_size, dpo.micro_batch_size);
-        check.share("dpo.holdout_fraction", dpo.holdout_fraction, Ends::ZeroOnly);
-        check.at_least("dpo.save_steps", dpo.save_steps, 1);
-        check_optim(check, "dpo.optim", &dpo.optim);
-        check_lora(check, "dpo.lora", dpo.lora.as_ref());
+        check_dpo(check, &self.dpo);
     }
 
     fn check_evaluate(&self, check: &mut Checks) {
@@ -314,6 +307,63 @@ impl Config {
                 );
                 check.add(key, message);
             }
+        }
+    }
+}
+
+fn check_dpo(check: &mut Checks, dpo: &DpoConfig) {
+    check_dpo_loss(check, dpo);
+    check.at_least("dpo.epochs", dpo.epochs, 1);
+    check.batches("dpo", dpo.batch_size, dpo.micro_batch_size);
+    check.share("dpo.holdout_fraction", dpo.holdout_fraction, Ends::ZeroOnly);
+    check.at_least("dpo.save_steps", dpo.save_steps, 1);
+    check_optim(check, "dpo.optim", &dpo.optim);
+    check_lora(check, "dpo.lora", dpo.lora.as_ref());
+}
+
+/// The numbers of a loss, and keys that are given for another one.
+fn check_dpo_loss(check: &mut Checks, dpo: &DpoConfig) {
+    let (loss, default) = (dpo.loss, DpoConfig::default());
+    for (name, given) in [
+        ("label_smoothing", dpo.label_smoothing.is_some()),
+        ("simpo_gamma", dpo.simpo_gamma != default.simpo_gamma),
+        ("desirable_weight", dpo.desirable_weight != default.desirable_weight),
+        ("undesirable_weight", dpo.undesirable_weight != default.undesirable_weight),
+        ("discopop_tau", dpo.discopop_tau != default.discopop_tau),
+    ] {
+        if given && !loss.reads(name) {
+            let readers: Vec<_> = DpoLossKind::ALL.into_iter().filter(|other| other.reads(name)).collect();
+            let readers = list(&readers.into_iter().map(DpoLossKind::name).collect::<Vec<_>>());
+            let message = format!("is not read by `dpo.loss` = {:?}; it is for {readers}", loss.name());
+            check.add(&format!("dpo.{name}"), message);
+        }
+    }
+    check.above("dpo.beta", dpo.beta(), 0.0);
+    if loss.reads("label_smoothing") {
+        let smoothing = dpo.label_smoothing();
+        if !(0.0..0.5).contains(&smoothing) {
+            check.add("dpo.label_smoothing", format!("must be at least 0 and below 0.5, got {smoothing}"));
+        } else if smoothing == 0.0 && loss == DpoLossKind::ExoPair {
+            let message = "must be above 0 with `dpo.loss` = \"exo_pair\", which takes its logarithm, got 0";
+            check.add("dpo.label_smoothing", message.into());
+        }
+    }
+    check.at_least("dpo.simpo_gamma", dpo.simpo_gamma, 0.0);
+    check.above("dpo.desirable_weight", dpo.desirable_weight, 0.0);
+    check.above("dpo.undesirable_weight", dpo.undesirable_weight, 0.0);
+    check.above("dpo.discopop_tau", dpo.discopop_tau, 0.0);
+    if loss.sorts_batch() {
+        let name = loss.name();
+        if dpo.soft_labels {
+            let message = format!(
+                "must be false with `dpo.loss` = {name:?}, which sorts the rewards of a batch by label"
+            );
+            check.add("dpo.soft_labels", message);
+        }
+        if dpo.batch_size == 1 {
+            let message =
+                format!("must be at least 2 with `dpo.loss` = {name:?}, which sorts a batch, got 1");
+            check.add("dpo.batch_size", message);
         }
     }
 }

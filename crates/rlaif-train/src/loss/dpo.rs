@@ -1,16 +1,20 @@
-//! Direct preference optimisation and its relatives: one scalar function of how the log-prob ratios differ.
+//! Direct preference optimisation and its relatives: functions of the log-probs of a pair, and two of a batch of them.
 
+use rlaif_core::config::{DpoConfig, DpoLossKind};
+
+use super::aot::{aot, aot_unpaired};
 use super::bradley_terry::PairGradient;
 use super::{log_sigmoid, sigmoid};
 
-/// Which function of the pair's log-ratio difference is minimised.
+/// What is minimised for a pair of which the first response was chosen.
 ///
-/// With Δ = (lp_c − lr_c) − (lp_r − lr_r), sums over response tokens, and Δ' the same with per-token means.
+/// For chosen and rejected, lp are the summed log-probs of the response under the policy and lr under the reference, |·| its tokens;
+/// a = lp_c − lr_c, b = lp_r − lr_r, Δ = a − b, Δ' = a/|c| − b/|r|. Names and, where nothing else is said, conventions are TRL's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum DpoLoss {
-    /// −(p log σ(βΔ) + (1−p) log σ(−βΔ)): Rafailov et al. 2023, eq. 7 (<https://arxiv.org/abs/2305.18290>) at p = 1.
-    Soft,
-    /// Soft with p = 1 − ε for every pair: cDPO, Mitchell 2023 (<https://ericmitchell.ai/cdpo.pdf>).
+    /// −log σ(βΔ): Rafailov et al. 2023, eq. 7 (<https://arxiv.org/abs/2305.18290>).
+    Sigmoid,
+    /// −(1−ε) log σ(βΔ) − ε log σ(−βΔ): cDPO, Mitchell 2023 (<https://ericmitchell.ai/cdpo.pdf>); OpenRLHF's `label_smoothing`.
     Conservative {
         /// Share of flipped labels.
         label_smoothing: f64,
@@ -20,77 +24,315 @@ pub enum DpoLoss {
         /// Share of flipped labels, below ½.
         label_smoothing: f64,
     },
-    /// max(0, 1 − βΔ): Zhao et al. 2023, SLiC (<https://arxiv.org/abs/2305.10425>), as in TRL.
+    /// max(0, 1 − βΔ): Zhao et al. 2023, SLiC (<https://arxiv.org/abs/2305.10425>), with DPO's rewards.
     Hinge,
-    /// (Δ − 1/(2β))²: Azar et al. 2023, eq. 17 (<https://arxiv.org/abs/2310.12036>); OpenRLHF's reading.
-    IpoSum,
-    /// (Δ' − 1/(2β))²: TRL's reading.
+    /// (Δ' − 1/(2β))²: Azar et al. 2023, eq. 17 (<https://arxiv.org/abs/2310.12036>); TRL's reading.
     IpoMean,
-    /// −log σ(βΔ'): TRL's `sigmoid_norm`.
+    /// (Δ − 1/(2β))²: OpenRLHF's reading.
+    IpoSum,
+    /// −log σ(βΔ').
     SigmoidNorm,
+    /// −log σ(β lp_c/|c| − β lp_r/|r| − γ): SimPO, Meng et al. 2024, eq. 6 (<https://arxiv.org/abs/2405.14734>).
+    Simpo {
+        /// γ, in units of the reward.
+        gamma: f64,
+    },
+    /// −m_c − β log σ(logit e^{m_c} − logit e^{m_r}) with m = lp/|·|, logit P = log P/(1−P): Hong et al. 2024, eq. 6
+    /// (<https://arxiv.org/abs/2403.07691>). The first term is over the response, a mean a pair, as in the paper and LLaMA-Factory;
+    /// TRL's is over prompt and response, a mean over the tokens of a batch.
+    Orpo,
+    /// ½ w_d (1 − σ(β(a − z))) + ½ w_u (1 − σ(β(z − b))): Ethayarajh et al. 2024, eq. 8 (<https://arxiv.org/abs/2402.01306>), the
+    /// mean over both responses; z is the reference point, a number to the gradient.
+    Kto {
+        /// w_d.
+        desirable_weight: f64,
+        /// w_u.
+        undesirable_weight: f64,
+    },
+    /// KL((σ(βΔ), σ(−βΔ)) ‖ (1−ε, ε)): Ji et al. 2024, eq. 16 (<https://arxiv.org/abs/2402.00856>).
+    Exo {
+        /// ε, above 0.
+        label_smoothing: f64,
+    },
+    /// −log σ(βa) − ½ log σ(−βa) − ½ log σ(−βb): Chen et al. 2024 (<https://arxiv.org/abs/2402.05369>).
+    Nca,
+    /// −log σ(βa) − log σ(−βb): Jung et al. 2024 (<https://arxiv.org/abs/2404.04656>) without the reward shift, as TRL's `bco_pair`.
+    Bco,
+    /// (a − 1/(2β))² + (b + 1/(2β))²: Wu et al. 2024, eq. 4.7 (<https://arxiv.org/abs/2405.00675>).
+    Sppo,
+    /// 1 − σ(βa) + σ(βb): D'Oosterlinck et al. 2024, eq. 7 (<https://arxiv.org/abs/2408.06266>).
+    ApoZero,
+    /// σ(βa) + 1 − σ(βΔ): eq. 8 there.
+    ApoDown,
+    /// −(1−m) log σ(βΔ) + m e^{−βΔ} with m = σ(βΔ/τ): Lu et al. 2024, eq. 5 (<https://arxiv.org/abs/2406.08414>).
+    Discopop {
+        /// τ.
+        tau: f64,
+    },
+    /// Of a batch, see [`aot`]: Melnyk et al. 2024 (<https://arxiv.org/abs/2406.05882>).
+    Aot {
+        /// Share of flipped labels.
+        label_smoothing: f64,
+    },
+    /// Of a batch, see [`aot_unpaired`].
+    AotUnpaired {
+        /// Share of flipped labels.
+        label_smoothing: f64,
+    },
 }
 
-/// Summed log-probs of the two responses of a pair under policy and reference, and their lengths in tokens.
+/// Summed log-probs of the two responses of a pair under policy and reference, their lengths in tokens, and the label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairLogps {
     /// Policy, chosen.
     pub chosen: f64,
     /// Policy, rejected.
     pub rejected: f64,
-    /// Reference, chosen.
+    /// Reference, chosen; any number for a loss without a reference.
     pub ref_chosen: f64,
-    /// Reference, rejected.
+    /// Reference, rejected; likewise.
     pub ref_rejected: f64,
     /// Tokens of the chosen response.
     pub chosen_len: usize,
     /// Tokens of the rejected response.
     pub rejected_len: usize,
+    /// P(chosen beats rejected).
+    pub p: f64,
 }
 
-impl PairLogps {
-    /// Implicit reward of the chosen response, β · (lp_c − lr_c).
-    pub fn chosen_reward(&self, beta: f64) -> f64 {
-        beta * (self.chosen - self.ref_chosen)
+/// A loss with its β.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// Which.
+    pub loss: DpoLoss,
+    /// Strength of the leash to the reference; ORPO's λ, the weight of the odds ratio.
+    pub beta: f64,
+}
+
+impl Objective {
+    /// The objective of a config.
+    pub fn of(config: &DpoConfig) -> Self {
+        let label_smoothing = config.label_smoothing();
+        let loss = match config.loss {
+            DpoLossKind::Sigmoid => DpoLoss::Sigmoid,
+            DpoLossKind::Cdpo => DpoLoss::Conservative { label_smoothing },
+            DpoLossKind::Robust => DpoLoss::Robust { label_smoothing },
+            DpoLossKind::Hinge => DpoLoss::Hinge,
+            DpoLossKind::IpoMean => DpoLoss::IpoMean,
+            DpoLossKind::IpoSum => DpoLoss::IpoSum,
+            DpoLossKind::SigmoidNorm => DpoLoss::SigmoidNorm,
+            DpoLossKind::Simpo => DpoLoss::Simpo { gamma: config.simpo_gamma },
+            DpoLossKind::Orpo => DpoLoss::Orpo,
+            DpoLossKind::Kto => DpoLoss::Kto {
+                desirable_weight: config.desirable_weight,
+                undesirable_weight: config.undesirable_weight,
+            },
+            DpoLossKind::ExoPair => DpoLoss::Exo { label_smoothing },
+            DpoLossKind::NcaPair => DpoLoss::Nca,
+            DpoLossKind::BcoPair => DpoLoss::Bco,
+            DpoLossKind::SppoHard => DpoLoss::Sppo,
+            DpoLossKind::Aot => DpoLoss::Aot { label_smoothing },
+            DpoLossKind::AotUnpaired => DpoLoss::AotUnpaired { label_smoothing },
+            DpoLossKind::ApoZero => DpoLoss::ApoZero,
+            DpoLossKind::ApoDown => DpoLoss::ApoDown,
+            DpoLossKind::Discopop => DpoLoss::Discopop { tau: config.discopop_tau },
+        };
+        Self { loss, beta: config.beta() }
     }
 
-    /// Implicit reward of the rejected response, β · (lp_r − lr_r).
-    pub fn rejected_reward(&self, beta: f64) -> f64 {
-        beta * (self.rejected - self.ref_rejected)
+    /// Whether it compares the policy with a reference.
+    pub fn needs_reference(&self) -> bool {
+        !matches!(self.loss, DpoLoss::Simpo { .. } | DpoLoss::Orpo)
+    }
+
+    /// Whether it needs the reference point z.
+    pub fn needs_reference_point(&self) -> bool {
+        matches!(self.loss, DpoLoss::Kto { .. })
+    }
+
+    /// Whether the gradient of a pair depends on the other pairs of its batch.
+    pub fn sorts_batch(&self) -> bool {
+        matches!(self.loss, DpoLoss::Aot { .. } | DpoLoss::AotUnpaired { .. })
+    }
+
+    /// Implicit rewards of chosen and rejected as TRL logs them: β (lp − lr), or β lp/|·| without a reference.
+    pub fn rewards(&self, pair: &PairLogps) -> (f64, f64) {
+        let (chosen, rejected) = if self.needs_reference() {
+            (pair.chosen - pair.ref_chosen, pair.rejected - pair.ref_rejected)
+        } else {
+            (pair.chosen / pair.chosen_len as f64, pair.rejected / pair.rejected_len as f64)
+        };
+        (self.beta * chosen, self.beta * rejected)
+    }
+
+    /// Loss of each pair of a batch and its gradient in `chosen` and `rejected`; the loss of the batch is the mean.
+    ///
+    /// A soft label counts p times as the label and 1 − p times as its opposite: the loss expected of labels drawn from p. Two differ:
+    /// [`DpoLoss::Exo`] takes p for its target, and those that sort a batch know no soft labels, and take the likelier side.
+    ///
+    /// `reference_point` is KTO's z; the others do not read it.
+    pub fn losses(&self, pairs: &[PairLogps], reference_point: f64) -> Vec<PairGradient> {
+        match self.loss {
+            DpoLoss::Aot { label_smoothing } => aot(pairs, self.beta, label_smoothing),
+            DpoLoss::AotUnpaired { label_smoothing } => aot_unpaired(pairs, self.beta, label_smoothing),
+            _ => pairs.iter().map(|pair| self.loss_of_pair(pair, reference_point)).collect(),
+        }
+    }
+
+    fn loss_of_pair(&self, pair: &PairLogps, reference_point: f64) -> PairGradient {
+        // What a response is worth to the loss, and how much of that a unit of summed log-prob is.
+        let (chosen_len, rejected_len) = (1.0 / pair.chosen_len as f64, 1.0 / pair.rejected_len as f64);
+        let (chosen, rejected) = (pair.chosen - pair.ref_chosen, pair.rejected - pair.ref_rejected);
+        let (a, b, a_slope, b_slope) = match self.loss {
+            DpoLoss::Simpo { .. } | DpoLoss::Orpo => {
+                (pair.chosen * chosen_len, pair.rejected * rejected_len, chosen_len, rejected_len)
+            }
+            DpoLoss::IpoMean | DpoLoss::SigmoidNorm => {
+                (chosen * chosen_len, rejected * rejected_len, chosen_len, rejected_len)
+            }
+            _ => (chosen, rejected, 1.0, 1.0),
+        };
+        let mut sum = PairGradient { loss: 0.0, chosen: 0.0, rejected: 0.0 };
+        let mut add = |weight: f64, loss: f64, chosen: f64, rejected: f64| {
+            sum.loss += weight * loss;
+            sum.chosen += weight * chosen * a_slope;
+            sum.rejected += weight * rejected * b_slope;
+        };
+        if let DpoLoss::Exo { label_smoothing } = self.loss {
+            let target = pair.p * (1.0 - label_smoothing) + (1.0 - pair.p) * label_smoothing;
+            let (loss, slope) = exo(self.beta * (a - b), target);
+            add(1.0, loss, self.beta * slope, -self.beta * slope);
+            return sum;
+        }
+        if pair.p > 0.0 {
+            let at = self.hard(a, b, reference_point);
+            add(pair.p, at.loss, at.chosen, at.rejected);
+        }
+        if pair.p < 1.0 {
+            let at = self.hard(b, a, reference_point);
+            add(1.0 - pair.p, at.loss, at.rejected, at.chosen);
+        }
+        sum
+    }
+
+    /// Loss of a hard label, and its gradient in the winner's `a` and the loser's `b`.
+    fn hard(&self, a: f64, b: f64, z: f64) -> PairGradient {
+        let beta = self.beta;
+        let x = beta * (a - b);
+        // Of a loss in x alone: its value and slope.
+        let of_x =
+            |(loss, slope): (f64, f64)| PairGradient { loss, chosen: beta * slope, rejected: -beta * slope };
+        match self.loss {
+            DpoLoss::Sigmoid | DpoLoss::SigmoidNorm => of_x(cross_entropy(x, 1.0)),
+            DpoLoss::Conservative { label_smoothing } => of_x(cross_entropy(x, 1.0 - label_smoothing)),
+            DpoLoss::Robust { label_smoothing: e } => {
+                let loss = (-(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x)) / (1.0 - 2.0 * e);
+                let slope = (-(1.0 - e) * sigmoid(-x) - e * sigmoid(x)) / (1.0 - 2.0 * e);
+                of_x((loss, slope))
+            }
+            DpoLoss::Hinge => of_x(((1.0 - x).max(0.0), if x < 1.0 { -1.0 } else { 0.0 })),
+            DpoLoss::IpoMean | DpoLoss::IpoSum => {
+                let distance = a - b - 1.0 / (2.0 * beta);
+                PairGradient { loss: distance * distance, chosen: 2.0 * distance, rejected: -2.0 * distance }
+            }
+            DpoLoss::Simpo { gamma } => of_x(cross_entropy(x - gamma, 1.0)),
+            DpoLoss::Orpo => {
+                let (odds, a_slope) = log_odds(a);
+                let (other_odds, b_slope) = log_odds(b);
+                let (loss, slope) = cross_entropy(odds - other_odds, 1.0);
+                PairGradient {
+                    loss: -a + beta * loss,
+                    chosen: -1.0 + beta * slope * a_slope,
+                    rejected: -beta * slope * b_slope,
+                }
+            }
+            DpoLoss::Kto { desirable_weight, undesirable_weight } => {
+                let (won, won_slope) = sigmoid_with_slope(beta * (a - z));
+                let (lost, lost_slope) = sigmoid_with_slope(beta * (z - b));
+                PairGradient {
+                    loss: 0.5 * (desirable_weight * (1.0 - won) + undesirable_weight * (1.0 - lost)),
+                    chosen: -0.5 * desirable_weight * beta * won_slope,
+                    rejected: 0.5 * undesirable_weight * beta * lost_slope,
+                }
+            }
+            DpoLoss::Nca => {
+                let (up, up_slope) = cross_entropy(beta * a, 1.0);
+                let (anchor, anchor_slope) = cross_entropy(beta * a, 0.0);
+                let (down, down_slope) = cross_entropy(beta * b, 0.0);
+                PairGradient {
+                    loss: up + 0.5 * anchor + 0.5 * down,
+                    chosen: beta * (up_slope + 0.5 * anchor_slope),
+                    rejected: beta * 0.5 * down_slope,
+                }
+            }
+            DpoLoss::Bco => {
+                let (up, up_slope) = cross_entropy(beta * a, 1.0);
+                let (down, down_slope) = cross_entropy(beta * b, 0.0);
+                PairGradient { loss: up + down, chosen: beta * up_slope, rejected: beta * down_slope }
+            }
+            DpoLoss::Sppo => {
+                let (up, down) = (a - 0.5 / beta, b + 0.5 / beta);
+                PairGradient { loss: up * up + down * down, chosen: 2.0 * up, rejected: 2.0 * down }
+            }
+            DpoLoss::ApoZero => {
+                let (up, up_slope) = sigmoid_with_slope(beta * a);
+                let (down, down_slope) = sigmoid_with_slope(beta * b);
+                PairGradient { loss: 1.0 - up + down, chosen: -beta * up_slope, rejected: beta * down_slope }
+            }
+            DpoLoss::ApoDown => {
+                let (down, down_slope) = sigmoid_with_slope(beta * a);
+                let (apart, apart_slope) = sigmoid_with_slope(x);
+                PairGradient {
+                    loss: down + 1.0 - apart,
+                    chosen: beta * (down_slope - apart_slope),
+                    rejected: beta * apart_slope,
+                }
+            }
+            DpoLoss::Discopop { tau } => of_x(discopop(x, tau)),
+            DpoLoss::Exo { .. } | DpoLoss::Aot { .. } | DpoLoss::AotUnpaired { .. } => {
+                unreachable!("`losses` and `loss_of_pair` have their own ways for these")
+            }
+        }
     }
 }
 
-/// Loss of one pair with label p = P(chosen beats rejected), and its gradient in `chosen` and `rejected`.
-///
-/// `p` counts in [`DpoLoss::Soft`] only; the others are for hard labels.
-pub fn dpo_loss(loss: DpoLoss, pair: &PairLogps, beta: f64, p: f64) -> PairGradient {
-    let (chosen, rejected) = (pair.chosen - pair.ref_chosen, pair.rejected - pair.ref_rejected);
-    // How much a unit of summed log-prob counts: per-token means divide by the length.
-    let (chosen_weight, rejected_weight) = match loss {
-        DpoLoss::IpoMean | DpoLoss::SigmoidNorm => {
-            (1.0 / pair.chosen_len as f64, 1.0 / pair.rejected_len as f64)
-        }
-        _ => (1.0, 1.0),
-    };
-    let delta = chosen * chosen_weight - rejected * rejected_weight;
-    let x = beta * delta;
-    let cross_entropy =
-        |p: f64| (-(p * log_sigmoid(x) + (1.0 - p) * log_sigmoid(-x)), beta * (sigmoid(x) - p));
-    let (loss, slope) = match loss {
-        DpoLoss::Soft => cross_entropy(p),
-        DpoLoss::SigmoidNorm => cross_entropy(1.0),
-        DpoLoss::Conservative { label_smoothing } => cross_entropy(1.0 - label_smoothing),
-        DpoLoss::Robust { label_smoothing: e } => {
-            let loss = (-(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x)) / (1.0 - 2.0 * e);
-            let slope = (-(1.0 - e) * sigmoid(-x) - e * sigmoid(x)) / (1.0 - 2.0 * e);
-            (loss, beta * slope)
-        }
-        DpoLoss::Hinge => ((1.0 - x).max(0.0), if x < 1.0 { -beta } else { 0.0 }),
-        DpoLoss::IpoSum | DpoLoss::IpoMean => {
-            let distance = delta - 1.0 / (2.0 * beta);
-            (distance * distance, 2.0 * distance)
-        }
-    };
-    PairGradient { loss, chosen: slope * chosen_weight, rejected: -slope * rejected_weight }
+/// −p log σ(x) − (1−p) log σ(−x), and its slope in x.
+pub(super) fn cross_entropy(x: f64, p: f64) -> (f64, f64) {
+    // Not p · log σ: 0 · ∞ at the ends.
+    let part = |weight: f64, x: f64| if weight == 0.0 { 0.0 } else { weight * log_sigmoid(x) };
+    (-(part(p, x) + part(1.0 - p, -x)), sigmoid(x) - p)
+}
+
+/// σ(x), and its slope.
+fn sigmoid_with_slope(x: f64) -> (f64, f64) {
+    (sigmoid(x), sigmoid(x) * sigmoid(-x))
+}
+
+/// KL((σ(x), σ(−x)) ‖ (target, 1 − target)), and its slope in x.
+fn exo(x: f64, target: f64) -> (f64, f64) {
+    let (q, slope) = sigmoid_with_slope(x);
+    let (log_target, log_rest) = (target.ln(), (1.0 - target).ln());
+    let loss = q * (log_sigmoid(x) - log_target) + (1.0 - q) * (log_sigmoid(-x) - log_rest);
+    (loss, slope * (x - (log_target - log_rest)))
+}
+
+/// −(1−m) log σ(x) + m e^{−x} with m = σ(x/τ), and its slope in x.
+fn discopop(x: f64, tau: f64) -> (f64, f64) {
+    let (m, m_slope) = sigmoid_with_slope(x / tau);
+    // m e^{−x} in logarithms: e^{−x} alone overflows where m is 0.
+    let exponential = (log_sigmoid(x / tau) - x).exp();
+    let loss = -(1.0 - m) * log_sigmoid(x) + exponential;
+    let slope = m_slope / tau * log_sigmoid(x) - (1.0 - m) * sigmoid(-x)
+        + exponential * (sigmoid(-x / tau) / tau - 1.0);
+    (loss, slope)
+}
+
+/// log(P / (1 − P)) of P = e^`logp`, and its slope in `logp`.
+fn log_odds(logp: f64) -> (f64, f64) {
+    // A certain response has no finite odds; float32 log-probs do not come nearer to 0 than this without being 0.
+    let logp = logp.min(-f64::from(f32::EPSILON));
+    let rest = -logp.exp_m1(); // 1 − P
+    (logp - rest.ln(), 1.0 / rest)
 }
 
 #[cfg(test)]
@@ -105,34 +347,102 @@ mod tests {
         ref_rejected: -14.5,
         chosen_len: 8,
         rejected_len: 10,
+        p: 1.0,
     };
 
-    const ALL: [DpoLoss; 7] = [
-        DpoLoss::Soft,
+    const ALL: [DpoLoss; 19] = [
+        DpoLoss::Sigmoid,
         DpoLoss::Conservative { label_smoothing: 0.1 },
         DpoLoss::Robust { label_smoothing: 0.1 },
         DpoLoss::Hinge,
         DpoLoss::IpoSum,
         DpoLoss::IpoMean,
         DpoLoss::SigmoidNorm,
+        DpoLoss::Simpo { gamma: 0.5 },
+        DpoLoss::Orpo,
+        DpoLoss::Kto { desirable_weight: 1.0, undesirable_weight: 0.8 },
+        DpoLoss::Exo { label_smoothing: 0.1 },
+        DpoLoss::Nca,
+        DpoLoss::Bco,
+        DpoLoss::Sppo,
+        DpoLoss::ApoZero,
+        DpoLoss::ApoDown,
+        DpoLoss::Discopop { tau: 0.05 },
+        DpoLoss::Aot { label_smoothing: 0.1 },
+        DpoLoss::AotUnpaired { label_smoothing: 0.1 },
     ];
+
+    fn at(loss: DpoLoss, beta: f64, pair: PairLogps) -> PairGradient {
+        Objective { loss, beta }.losses(&[pair], 0.3)[0]
+    }
 
     #[test]
     fn parity_vectors() {
-        let got = ALL.map(|loss| dpo_loss(loss, &PAIR, 0.1, 1.0).loss);
+        let got: Vec<f64> = ALL[..7].iter().map(|&loss| at(loss, 0.1, PAIR).loss).collect();
         let want = [0.6209570478, 0.6359570478, 0.6022070478, 0.85, 12.25, 23.280625, 0.6844354613];
         assert_close(&got, &want);
-        assert_close(&[dpo_loss(DpoLoss::Soft, &PAIR, 0.1, 0.8).loss], &[0.6509570478]);
-        assert_close(&[PAIR.chosen_reward(0.1), PAIR.rejected_reward(0.1)], &[0.1, -0.05]);
+        assert_close(&[at(DpoLoss::Sigmoid, 0.1, PairLogps { p: 0.8, ..PAIR }).loss], &[0.6509570478]);
+        assert_close(&[at(DpoLoss::Simpo { gamma: 0.5 }, 2.0, PAIR).loss], &[0.9740769842]);
+        let (chosen, rejected) = Objective { loss: DpoLoss::Sigmoid, beta: 0.1 }.rewards(&PAIR);
+        assert_close(&[chosen, rejected], &[0.1, -0.05]);
     }
 
     #[test]
     fn gradients() {
         for loss in ALL {
-            let at =
-                |x: &[f64]| dpo_loss(loss, &PairLogps { chosen: x[0], rejected: x[1], ..PAIR }, 0.1, 0.8);
-            let here = at(&[-12.0, -15.0]);
-            assert_gradient(|x| at(x).loss, &[-12.0, -15.0], &[here.chosen, here.rejected]);
+            for (beta, p) in [(0.1, 1.0), (0.1, 0.8), (0.7, 0.0)] {
+                let at = |x: &[f64]| at(loss, beta, PairLogps { chosen: x[0], rejected: x[1], p, ..PAIR });
+                let here = at(&[-12.0, -15.0]);
+                assert_gradient(|x| at(x).loss, &[-12.0, -15.0], &[here.chosen, here.rejected]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_told_the_other_way_round_is_the_same_pair() {
+        for loss in ALL {
+            let p = if (Objective { loss, beta: 0.1 }).sorts_batch() { 1.0 } else { 0.8 };
+            let turned = PairLogps {
+                chosen: PAIR.rejected,
+                rejected: PAIR.chosen,
+                ref_chosen: PAIR.ref_rejected,
+                ref_rejected: PAIR.ref_chosen,
+                chosen_len: PAIR.rejected_len,
+                rejected_len: PAIR.chosen_len,
+                p: 1.0 - p,
+            };
+            let (one, other) = (at(loss, 0.1, PairLogps { p, ..PAIR }), at(loss, 0.1, turned));
+            assert_close(&[one.loss, one.chosen, one.rejected], &[other.loss, other.rejected, other.chosen]);
+        }
+    }
+
+    /// IPO and SPPO come to rest at a log-ratio of (2p − 1)/(2β), the cross-entropies where σ(βΔ) = p.
+    #[test]
+    fn soft_labels_move_the_place_of_rest() {
+        let p = 0.7;
+        let still = |loss, beta: f64, delta: f64| {
+            let pair = PairLogps { chosen: -13.0 + delta, rejected: -14.5, p, ..PAIR };
+            let at = at(loss, beta, pair);
+            assert!(at.chosen.abs() < 1e-12, "{loss:?}: {at:?}");
+        };
+        let (beta, logit) = (0.1, (p / (1.0 - p)).ln());
+        still(DpoLoss::Sigmoid, beta, logit / beta);
+        still(DpoLoss::SigmoidNorm, beta, logit / beta * 8.0);
+        let smoothed: f64 = p * 0.9 + 0.3 * 0.1;
+        still(DpoLoss::Exo { label_smoothing: 0.1 }, beta, (smoothed / (1.0 - smoothed)).ln() / beta);
+        still(DpoLoss::IpoSum, beta, 0.4 / (2.0 * beta));
+        still(DpoLoss::IpoMean, beta, 0.4 / (2.0 * beta) * 8.0);
+        still(DpoLoss::Sppo, beta, 0.4 / (2.0 * beta));
+    }
+
+    #[test]
+    fn the_ends_are_finite() {
+        for loss in ALL {
+            for (chosen, rejected) in [(0.0, -2000.0), (-2000.0, 0.0), (0.0, 0.0)] {
+                let pair = PairLogps { chosen, rejected, ref_chosen: -9.0, ref_rejected: -9.0, ..PAIR };
+                let at = at(loss, 0.5, pair);
+                assert!([at.loss, at.chosen, at.rejected].iter().all(|x| x.is_finite()), "{loss:?}: {at:?}");
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Losses: each returns its value and its gradient with respect to the numbers that the model produced.
 
+pub mod aot;
 pub mod bradley_terry;
 pub mod dpo;
 pub mod ppo;
 
 pub use bradley_terry::{PairGradient, bradley_terry};
-pub use dpo::{DpoLoss, PairLogps, dpo_loss};
+pub use dpo::{DpoLoss, Objective, PairLogps};
 pub use ppo::{PolicyLoss, ValueLoss, policy_loss, value_loss};
 
 /// log σ(x) without overflow.

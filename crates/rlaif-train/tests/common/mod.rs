@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rlaif_core::config::{OptimConfig, Schedule};
 use rlaif_core::metrics::MetricRow;
-use rlaif_model::{Decoder, ModelFiles, ScalarHead, Trainable, open_device};
-use rlaif_train::{Hooks, PreferenceExample};
+use rlaif_model::{Decoder, ModelFiles, ScalarHead, Tokenizer, Trainable, open_device};
+use rlaif_train::dpo_trainer::ReferencedPair;
+use rlaif_train::packing::Item;
+use rlaif_train::{Hooks, PreferenceExample, sequence_logps};
 use serde_json::Value;
 
 pub fn golden_llama() -> PathBuf {
@@ -39,6 +42,55 @@ pub fn numbers(value: &Value) -> Vec<f64> {
 
 pub fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+/// AdamW at a rate that stays.
+pub fn constant(learning_rate: f64) -> OptimConfig {
+    OptimConfig { learning_rate, schedule: Schedule::Constant, warmup_ratio: 0.0, ..OptimConfig::default() }
+}
+
+/// The pairs of `training_steps.json` in file order, tokenised as TRL does: responses end with `<eos>`.
+pub fn golden_pairs(golden: &Value) -> Vec<PreferenceExample> {
+    const EOS: u32 = 2;
+    let tokenizer = Tokenizer::from_folder(&golden_llama()).unwrap();
+    let with_eos = |text: &Value| [tokenizer.encode(text.as_str().unwrap()).unwrap(), vec![EOS]].concat();
+    let pairs: Vec<_> = golden["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(i, pair)| PreferenceExample {
+            prompt_id: i.to_string(),
+            prompt_ids: tokenizer.encode(pair[0].as_str().unwrap()).unwrap(),
+            chosen_ids: with_eos(&pair[1]),
+            rejected_ids: with_eos(&pair[2]),
+            p: 1.0,
+        })
+        .collect();
+    let first = &golden["dpo"]["first_example"];
+    assert_eq!(pairs[0].prompt_ids, ids(&first["prompt_ids"]));
+    assert_eq!(pairs[0].chosen_ids, ids(&first["chosen_ids"]));
+    assert_eq!(pairs[0].rejected_ids, ids(&first["rejected_ids"]));
+    pairs
+}
+
+/// Pairs with their log-probs under the tiny llama.
+pub fn referenced(pairs: &[PreferenceExample]) -> Vec<ReferencedPair<'_>> {
+    let items: Vec<Item<'_>> = pairs
+        .iter()
+        .flat_map(|p| [(&p.prompt_ids[..], &p.chosen_ids[..]), (&p.prompt_ids[..], &p.rejected_ids[..])])
+        .collect();
+    let logps = sequence_logps(&llama(), &items, 64).unwrap();
+    pairs
+        .iter()
+        .zip(logps.chunks(2))
+        .map(|(example, logps)| ReferencedPair {
+            example,
+            ref_chosen: logps[0],
+            ref_rejected: logps[1],
+            unrelated: None,
+        })
+        .collect()
 }
 
 /// Within 1e-3 relative, and absolutely for what is 0 but for rounding.

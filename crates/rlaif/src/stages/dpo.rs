@@ -5,6 +5,7 @@ use crate::manifest::StageOutcome;
 use crate::report::data::DpoSummary;
 use crate::training::{StageHooks, examples, finished, share_text};
 use anyhow::{Context as _, Result};
+use rlaif_core::config::DpoLossKind;
 use rlaif_model::{SaveDtype, save_causal_lm};
 use rlaif_train::train_dpo;
 
@@ -25,10 +26,14 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         .with_context(|| format!("saving the tuned policy in `{}`", folder.display()))?;
 
     let report = trained.report;
+    let loss = match context.config.dpo.loss {
+        DpoLossKind::Sigmoid => String::new(),
+        other => format!(" of `{}`", other.name()),
+    };
     let summary = DpoSummary::of(report.train_pairs, &report.holdout, run_seed);
     Ok(StageOutcome {
         summary: format!(
-            "{} steps on {} preferences; {}",
+            "{} steps{loss} on {} preferences; {}",
             report.steps,
             report.train_pairs,
             share_text("ranks", summary.accuracy.as_ref())
