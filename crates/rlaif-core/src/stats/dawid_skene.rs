@@ -363,8 +363,14 @@ fn start(scheme: &Scheme, items: usize, cells: &[Cell]) -> Vec<Vec<f64>> {
     for cell in cells {
         let Some(claimed) = scheme.claims[cell.class] else { continue };
         let counts = &mut counts[cell.item];
-        counts[claimed] += cell.weight[0];
-        counts[scheme.shown(claimed, true)] += cell.weight[1];
+        let mirrored = scheme.shown(claimed, true);
+        if mirrored == claimed {
+            // One sum of two terms: swapping the places changes no bit.
+            counts[claimed] += cell.weight[0] + cell.weight[1];
+        } else {
+            counts[claimed] += cell.weight[0];
+            counts[mirrored] += cell.weight[1];
+        }
     }
     for row in &mut counts {
         let total: f64 = row.iter().sum();
