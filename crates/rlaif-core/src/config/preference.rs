@@ -49,10 +49,10 @@ impl Default for RewardConfig {
 pub struct DpoConfig {
     /// What is minimised. Default `sigmoid`: with soft labels, their cross-entropy.
     pub loss: DpoLossKind,
-    /// Strength of the leash to the reference; ORPO's weight of the odds ratio. Default by the loss, see [`Self::beta`].
+    /// Strength of the leash to the reference; ORPO's weight of the odds ratio. Default by the loss, see [`Self::beta()`].
     pub beta: Option<f64>,
     /// `cdpo`, `robust`, `exo_pair`, `aot`, `aot_unpaired`: share of labels taken to be flipped. Default by the loss, see
-    /// [`Self::label_smoothing`].
+    /// [`Self::label_smoothing()`].
     pub label_smoothing: Option<f64>,
     /// `simpo`: the reward, β times the mean log-prob, by which chosen is to beat rejected. Default 0.5 (TRL, LLaMA-Factory).
     pub simpo_gamma: f64,
