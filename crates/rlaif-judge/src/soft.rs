@@ -11,7 +11,7 @@
 mod place;
 
 use crate::completion::TokenLogprob;
-use crate::parse::{Style, parse};
+use crate::parse::{Style, half_width, parse};
 use rlaif_core::records::{Choice, NoVerdict, Verdict};
 
 /// How one verdict may be spelt.
@@ -310,14 +310,14 @@ fn candidates(token: &TokenLogprob) -> impl Iterator<Item = (&[u8], f64)> {
 fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_matches(|c: char| c.is_whitespace() || "\"'`*_[](){}<>:.,;!#▁Ġ\u{feff}".contains(c));
-    text.chars().map(place::half_width).flat_map(char::to_lowercase).collect()
+    text.chars().map(half_width).flat_map(char::to_lowercase).collect()
 }
 
 /// A later token of a label: nothing is taken off at its beginning.
 fn rest_of(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_end_matches(|c: char| !c.is_alphanumeric());
-    text.chars().map(place::half_width).flat_map(char::to_lowercase).collect()
+    text.chars().map(half_width).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

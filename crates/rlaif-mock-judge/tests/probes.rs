@@ -18,7 +18,7 @@ use rlaif_judge::retry::RetryPolicy;
 use rlaif_judge::{Budget, Capabilities, ChatModel, ChatRequest, Form, Provider};
 use rlaif_mock_judge::{FormKind, Latency, MockJudge, Mode, Options};
 use rlaif_store::StoreError;
-use rlaif_store::store::{Capability, Lone, LoneReading, LoneRequest, Store};
+use rlaif_store::store::{Capability, Lone, LoneReading, NewRequest, Store};
 use std::time::Duration;
 
 struct Probe {
@@ -56,8 +56,8 @@ impl Probe {
         price().worst_case(self.request.prompt_tokens_at_most(), self.request.max_tokens as u64)
     }
 
-    fn lone(&self) -> LoneRequest<'_> {
-        LoneRequest {
+    fn lone(&self) -> NewRequest<'_> {
+        NewRequest {
             judge: "mock",
             request_key: "probe",
             body: &self.body,

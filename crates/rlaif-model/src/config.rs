@@ -362,17 +362,8 @@ impl ModelConfig {
 
     /// How many numbers the decoder has. The caps that a config is checked against keep this within 64 bits.
     pub fn num_parameters(&self) -> u64 {
-        let vectors = if self.architecture.norm == NormKind::Layer { 2 } else { 1 };
-        let projection = |p: Projection| p.inputs * p.outputs + if p.bias { p.outputs } else { 0 };
-        let projections: usize = self.projections().map(projection).sum();
-        let norms: usize =
-            self.architecture.norms.iter().map(|(place, _)| vectors * self.norm_width(*place)).sum();
-        let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
-        let tables = embeddings * self.vocab_size + self.position_rows().unwrap_or(0);
-        let hidden = self.hidden_size as u64;
-        tables as u64 * hidden
-            + self.num_hidden_layers as u64 * (projections + norms) as u64
-            + vectors as u64 * hidden
+        let numbers = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+        self.tensor_shapes().iter().map(|(_, shape)| numbers(shape)).sum()
     }
 
     /// Refuses a model whose float32 weights alone are more than the machine's memory, before a byte of them is read.

@@ -150,16 +150,12 @@ impl Endpoint {
     /// A lab whose judge is this endpoint, with these lines in its section and these in `[label]`.
     fn lab(&self, judge: &str, label: &str) -> Lab {
         let lab = Lab::new();
-        let text = lab.read("rlaif.toml");
-        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-        let (_, after) = rest.split_once("[reward]").unwrap();
-        let before = before.replace("probe = \"probe.jsonl\"\n", label);
         let section = format!(
             "[[label.judges]]\nname = \"fake\"\nkind = \"openai\"\nmodel = \"fake-1\"\nbase_url = \"{}/v1\"\n\
              usd_per_million_input = 1.0\nusd_per_million_output = 5.0\n{judge}\n",
             self.server.uri()
         );
-        lab.write("rlaif.toml", &format!("{before}{section}\n[reward]{after}"));
+        lab.judged_by(&section, label);
         lab
     }
 }
@@ -406,13 +402,9 @@ fn the_plan_tells_what_judging_will_take() {
 #[test]
 fn local_judges_explain_verdict_and_rate_without_a_network() {
     let lab = Lab::new();
-    let text = lab.read("rlaif.toml");
-    let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-    let (_, after) = rest.split_once("[reward]").unwrap();
-    let before = before.replace("probe = \"probe.jsonl\"\n", "");
     let judges = "[[label.judges]]\nname = \"two\"\nprotocol = \"pairwise\"\nmax_tokens = 4\ntemplates = [\"two_step\", \"verdict_only\"]\n\n\
-                  [[label.judges]]\nname = \"rates\"\nprotocol = \"rating\"\n\n";
-    lab.write("rlaif.toml", &format!("{before}{judges}[reward]{after}"));
+                  [[label.judges]]\nname = \"rates\"\nprotocol = \"rating\"\n";
+    lab.judged_by(judges, "");
     let output = lab.rlaif(&LABEL).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     // The tiny model's context may be too short for a page of instructions: then every verdict says so. It never panics.

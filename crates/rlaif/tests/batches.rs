@@ -129,16 +129,12 @@ impl Endpoint {
 
     fn lab(&self) -> Lab {
         let lab = Lab::new();
-        let text = lab.read("rlaif.toml");
-        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-        let (_, after) = rest.split_once("[reward]").unwrap();
-        let before = before.replace("probe = \"probe.jsonl\"\n", "");
         let judge = format!(
             "[[label.judges]]\nname = \"fake\"\nkind = \"openai\"\nmodel = \"fake-1\"\nbase_url = \"{}/v1\"\nbatch = true\n\
              batch_poll_seconds = 0.02\nusd_per_million_input = 1.0\nusd_per_million_output = 5.0\n",
             self.server.uri()
         );
-        lab.write("rlaif.toml", &format!("{before}{judge}\n[reward]{after}"));
+        lab.judged_by(&judge, "");
         lab
     }
 

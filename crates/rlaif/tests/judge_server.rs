@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Lab;
+use common::{Lab, shown_response};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,14 +42,9 @@ impl Respond for Judge {
         }
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         let shown = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
-        let response = |label: &str| {
-            let from = shown.find(&format!("<response_{label}_")).unwrap();
-            let text = &shown[from..];
-            text[text.find('>').unwrap() + 1..text.find("</response").unwrap()].trim().to_string()
-        };
         let first_is_better = match self.taste {
             Taste::FirstPlace => true,
-            Taste::Alphabet => key(&response("1")) <= key(&response("2")),
+            Taste::Alphabet => key(shown_response(shown, "1")) <= key(shown_response(shown, "2")),
         };
         let verdict = if first_is_better { 1 } else { 2 };
         let reply = json!({
@@ -98,9 +93,6 @@ impl Endpoint {
     /// A lab whose judge is this endpoint: 1 dollar a million prompt tokens, 5 a million completion tokens.
     fn lab(&self) -> Lab {
         let lab = Lab::new();
-        let text = lab.read("rlaif.toml");
-        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-        let (_, after) = rest.split_once("[reward]").unwrap();
         let judge = format!(
             r#"[[label.judges]]
 name = "fake"
@@ -116,8 +108,7 @@ max_retries = 2
 "#,
             self.server.uri()
         );
-        let before = before.replace("probe = \"probe.jsonl\"\n", "");
-        lab.write("rlaif.toml", &format!("{before}{judge}\n[reward]{after}"));
+        lab.judged_by(&judge, "");
         lab
     }
 }

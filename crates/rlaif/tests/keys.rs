@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Lab;
+use common::{Lab, shown_response};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -23,11 +23,7 @@ impl Respond for Blabbing {
     fn respond(&self, request: &Request) -> ResponseTemplate {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         let shown = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
-        let response = |label: &str| {
-            let from = &shown[shown.find(&format!("<response_{label}_")).unwrap()..];
-            &from[from.find('>').unwrap() + 1..from.find("</response").unwrap()]
-        };
-        let better = if response("1") <= response("2") { 1 } else { 2 };
+        let better = if shown_response(shown, "1") <= shown_response(shown, "2") { 1 } else { 2 };
         let call = self.0.fetch_add(1, Ordering::SeqCst);
         if call.is_multiple_of(2) {
             let (status, message) =
@@ -77,16 +73,12 @@ fn no_file_page_or_message_holds_the_key() {
     runtime.block_on(refused.mount(&server));
 
     let lab = Lab::new();
-    let text = lab.read("rlaif.toml");
-    let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-    let (_, after) = rest.split_once("[reward]").unwrap();
-    let before = before.replace("probe = \"probe.jsonl\"\n", "");
     let section = format!(
         "[[label.judges]]\nname = \"fake\"\nkind = \"openai\"\nmodel = \"fake-1\"\nbase_url = \"{}/v1\"\n\
          api_key_env = \"PLANTED_KEY\"\nusd_per_million_input = 1.0\nusd_per_million_output = 5.0\nmax_retries = 3\n",
         server.uri()
     );
-    lab.write("rlaif.toml", &format!("{before}{section}\n[reward]{after}"));
+    lab.judged_by(&section, "");
 
     let locked = ["--set", "label.judges[0].model=locked-1"];
     let label = ["run", "rlaif.toml", "--until", "label"];

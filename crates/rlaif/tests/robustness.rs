@@ -93,16 +93,12 @@ impl Endpoint {
         let lab = Lab::new();
         let rows: Vec<String> = (0..prompts).map(|i| format!("{{\"prompt\": \"Say {i}\"}}\n")).collect();
         lab.write("prompts.jsonl", &rows.concat());
-        let text = lab.read("rlaif.toml");
-        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
-        let (_, after) = rest.split_once("[reward]").unwrap();
         let judge = format!(
             "[[label.judges]]\nname = \"fake\"\nkind = \"openai\"\nprotocol = \"pairwise\"\nmodel = \"fake-1\"\n\
              base_url = \"{}/v1\"\nusd_per_million_input = 1.0\nusd_per_million_output = 5.0\n",
             self.server.uri()
         );
-        let before = before.replace("probe = \"probe.jsonl\"\n", "");
-        lab.write("rlaif.toml", &format!("{before}{judge}\n[reward]{after}"));
+        lab.judged_by(&judge, "");
         lab
     }
 }

@@ -13,6 +13,7 @@ mod text;
 mod thinking;
 
 pub use jsonl::{JsonlCounts, jsonl};
+pub(crate) use text::half_width;
 
 use rlaif_core::records::{Choice, NoVerdict};
 use serde::{Deserialize, Serialize};

@@ -25,6 +25,14 @@ pub(super) fn answer(raw: &str) -> Answer {
     Answer { text, cut }
 }
 
+/// `Ａ` as `A`: the full-width forms of ASCII, a block that lies 0xFEE0 above it.
+pub(crate) fn half_width(c: char) -> char {
+    match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
+        _ => c,
+    }
+}
+
 /// Full-width forms become ASCII, quotes and brackets of other scripts their plain kin, all spaces one kind, line ends `\n`;
 /// invisible characters go.
 fn plain(text: &str) -> String {
@@ -38,8 +46,7 @@ fn plain(text: &str) -> String {
                 }
             }
             '\u{2028}' | '\u{2029}' | '\u{85}' => out.push('\n'),
-            // The block of full-width ASCII lies 0xFEE0 above ASCII.
-            '\u{ff01}'..='\u{ff5e}' => out.push(char::from_u32(c as u32 - 0xfee0).unwrap_or(c)),
+            '\u{ff01}'..='\u{ff5e}' => out.push(half_width(c)),
             '‘' | '’' | '‚' => out.push('\''),
             '“' | '”' | '„' | '«' | '»' | '「' | '」' | '『' | '』' => out.push('"'),
             '【' => out.push('['),

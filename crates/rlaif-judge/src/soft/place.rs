@@ -1,6 +1,7 @@
 //! Where in the tokens of a reply its verdict or rating stands.
 
 use crate::completion::TokenLogprob;
+use crate::parse::half_width;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -113,14 +114,6 @@ pub(super) fn of_rating(tokens: &[TokenLogprob]) -> Option<(u8, usize)> {
         }
     }
     None
-}
-
-/// `Ａ` as `A`: the full-width forms of ASCII.
-pub(super) fn half_width(c: char) -> char {
-    match c {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
-        _ => c,
-    }
 }
 
 /// The text of all tokens, and where each begins in it.

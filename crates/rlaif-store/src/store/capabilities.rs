@@ -1,7 +1,7 @@
 //! What endpoints hold answers to, and the requests that found it out. They are paid like all others, though no pair needs them.
 
 use super::requests::RequestRow;
-use super::{Request, Store, transaction};
+use super::{NewRequest, Request, Store, transaction};
 use crate::Result;
 use rlaif_core::money::Usage;
 use rlaif_core::{MicroUsd, failpoint};
@@ -16,21 +16,6 @@ pub struct Capability {
     pub obeyed: bool,
     /// Why the form is not used, in words.
     pub complaint: Option<String>,
-}
-
-/// A request that no pair needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoneRequest<'a> {
-    /// The judge's name.
-    pub judge: &'a str,
-    /// Hash of all that decides the reply.
-    pub request_key: &'a str,
-    /// As it will be sent.
-    pub body: &'a str,
-    /// Bound on the prompt's tokens, for the budget.
-    pub prompt_tokens_at_most: u64,
-    /// Most tokens of the reply.
-    pub max_tokens: u64,
 }
 
 /// Where a request stands that no pair needs.
@@ -118,28 +103,10 @@ impl Store {
     ///
     /// # Errors
     /// If the ledger cannot be read or written.
-    pub async fn plan_lone(&self, lone: LoneRequest<'_>, resend: bool) -> Result<Lone> {
+    pub async fn plan_lone(&self, lone: NewRequest<'_>, resend: bool) -> Result<Lone> {
         const DOING: &str = "planning a request";
         transaction!(self, DOING, |tx| {
-            let new: Option<i64> = sqlx::query_scalar(
-                "INSERT INTO requests (request_key, judge, prompt_tokens_max, max_tokens, state)
-                 VALUES (?, ?, ?, ?, 'planned') ON CONFLICT (request_key) DO NOTHING RETURNING seq",
-            )
-            .bind(lone.request_key)
-            .bind(lone.judge)
-            .bind(i64::try_from(lone.prompt_tokens_at_most).unwrap_or(i64::MAX))
-            .bind(i64::try_from(lone.max_tokens).unwrap_or(i64::MAX))
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(|e| self.fail_row(DOING, lone.request_key, e))?;
-            if let Some(seq) = new {
-                sqlx::query("INSERT INTO request_bodies VALUES (?, ?)")
-                    .bind(seq)
-                    .bind(lone.body)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(|e| self.fail_row(DOING, lone.request_key, e))?;
-            }
+            self.put_request_in(&mut tx, DOING, lone).await?;
             sqlx::query(AssertSqlSafe(format!(
                 "UPDATE requests SET {} WHERE request_key = ? AND state = 'failed' AND (? OR lost_sends = 0)",
                 super::requests::PLANNED_AGAIN
@@ -200,7 +167,7 @@ mod tests {
     use super::*;
     use crate::store::{CallEvent, RequestFailure};
 
-    const LONE: LoneRequest<'static> = LoneRequest {
+    const LONE: NewRequest<'static> = NewRequest {
         judge: "gpt",
         request_key: "probe",
         body: "{\"model\":\"m\"}",

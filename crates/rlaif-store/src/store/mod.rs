@@ -22,12 +22,13 @@ mod spool;
 pub use asked::Asked;
 pub use batches::{Batch, BatchClaim, BatchOutcome, BatchResult, EndOfBatch, Harvest, NewBatch};
 pub use calls::{CallEvent, Next};
-pub use capabilities::{Capability, Lone, LoneReading, LoneRequest};
+pub use capabilities::{Capability, Lone, LoneReading};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
 pub use replies::{ReadReply, Reply};
 pub use requests::{
-    AskAgain, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState, UselessReply,
+    AskAgain, NewRequest, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState,
+    UselessReply,
 };
 pub use responses::{BASELINE, DPO, PPO};
 pub use reuse::GoodReply;

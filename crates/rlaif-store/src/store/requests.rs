@@ -15,6 +15,7 @@ use crate::Result;
 use rlaif_core::failpoint;
 use rlaif_core::records::Order;
 use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, FromRow};
 
 /// A pair in one order, through one template, to one judge, for one vote.
@@ -45,6 +46,21 @@ pub struct PlannedRequest {
     pub request_key: String,
     /// As it will be sent.
     pub body: String,
+    /// Bound on the prompt's tokens, for the budget.
+    pub prompt_tokens_at_most: u64,
+    /// Most tokens of the reply.
+    pub max_tokens: u64,
+}
+
+/// A request as it is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewRequest<'a> {
+    /// The judge's name.
+    pub judge: &'a str,
+    /// Hash of all that decides the reply.
+    pub request_key: &'a str,
+    /// As it will be sent.
+    pub body: &'a str,
     /// Bound on the prompt's tokens, for the budget.
     pub prompt_tokens_at_most: u64,
     /// Most tokens of the reply.
@@ -161,6 +177,34 @@ const NEEDED: &str = "EXISTS (SELECT 1 FROM presentations s JOIN pairs r ON r.id
                               WHERE s.request_key = q.request_key AND s.judge = q.judge AND r.pair_set IN (SELECT value FROM json_each(?)))";
 
 impl Store {
+    /// Writes a request that is not in the ledger, and says whether it was new.
+    pub(super) async fn put_request_in(
+        &self,
+        tx: &mut SqliteConnection,
+        doing: &'static str,
+        request: NewRequest<'_>,
+    ) -> Result<bool> {
+        let new: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO requests (request_key, judge, prompt_tokens_max, max_tokens, state)
+             VALUES (?, ?, ?, ?, 'planned') ON CONFLICT (request_key) DO NOTHING RETURNING seq",
+        )
+        .bind(request.request_key)
+        .bind(request.judge)
+        .bind(i64::try_from(request.prompt_tokens_at_most).unwrap_or(i64::MAX))
+        .bind(i64::try_from(request.max_tokens).unwrap_or(i64::MAX))
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(|e| self.fail_row(doing, request.request_key, e))?;
+        let Some(seq) = new else { return Ok(false) };
+        sqlx::query("INSERT INTO request_bodies VALUES (?, ?)")
+            .bind(seq)
+            .bind(request.body)
+            .execute(&mut *tx)
+            .await
+            .map_err(|e| self.fail_row(doing, request.request_key, e))?;
+        Ok(true)
+    }
+
     /// Plans presentations and their requests. A request whose key is in the ledger keeps its state and reply.
     ///
     /// # Errors
@@ -171,26 +215,15 @@ impl Store {
         transaction!(self, DOING, |tx| {
             for plan in planned {
                 let shown = &plan.presentation;
-                let new: Option<i64> = sqlx::query_scalar(
-                    "INSERT INTO requests (request_key, judge, prompt_tokens_max, max_tokens, state)
-                     VALUES (?, ?, ?, ?, 'planned') ON CONFLICT (request_key) DO NOTHING RETURNING seq",
-                )
-                .bind(&plan.request_key)
-                .bind(&shown.judge)
-                .bind(i64::try_from(plan.prompt_tokens_at_most).unwrap_or(i64::MAX))
-                .bind(i64::try_from(plan.max_tokens).unwrap_or(i64::MAX))
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(|e| self.fail_row(DOING, &plan.request_key, e))?;
-                if let Some(seq) = new {
-                    sqlx::query("INSERT INTO request_bodies VALUES (?, ?)")
-                        .bind(seq)
-                        .bind(&plan.body)
-                        .execute(&mut *tx)
-                        .await
-                        .map_err(|e| self.fail_row(DOING, &plan.request_key, e))?;
-                    summary.new += 1;
-                }
+                let request = NewRequest {
+                    judge: &shown.judge,
+                    request_key: &plan.request_key,
+                    body: &plan.body,
+                    prompt_tokens_at_most: plan.prompt_tokens_at_most,
+                    max_tokens: plan.max_tokens,
+                };
+                let is_new = self.put_request_in(&mut tx, DOING, request).await?;
+                summary.new += u64::from(is_new);
                 // The newest plan wins: after a change of template the presentation asks another question. A request that was
                 // asked again has its answer under the key of the second one.
                 sqlx::query(
@@ -211,7 +244,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(|e| self.fail_row(DOING, &shown.pair_id, e))?;
-                if new.is_none() {
+                if !is_new {
                     let answered: bool = sqlx::query_scalar(
                         "SELECT EXISTS (SELECT 1 FROM replies y JOIN requests q ON q.seq = y.request WHERE q.request_key = ?)",
                     )

@@ -2,7 +2,8 @@
 //! another at every quantile, so a batch is sorted and compared rank by rank. Which of two pairs meets which is decided by all others.
 
 use super::bradley_terry::PairGradient;
-use super::dpo::{PairLogps, cross_entropy};
+use super::cross_entropy;
+use super::dpo::PairLogps;
 
 /// TRL's `aot`: with the margins lp_w − lp_l of a batch sorted, and those of the reference, lr_w − lr_l, sorted by themselves,
 /// −(1−ε) log σ(βδ_k) − ε log σ(−βδ_k) for the difference δ_k at rank k; w is the response that the label says is better.

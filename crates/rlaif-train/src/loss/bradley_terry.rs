@@ -1,6 +1,6 @@
 //! The reward model's loss.
 
-use super::{log_sigmoid, sigmoid};
+use super::cross_entropy;
 
 /// Loss of one pair, and its gradient with respect to the two numbers the model gave it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,11 +20,10 @@ pub struct PairGradient {
 /// p = 1 is Ouyang et al. 2022, eq. 1 (<https://arxiv.org/abs/2203.02155>); soft p is Lee et al. 2023, section 3.2
 /// (<https://arxiv.org/abs/2309.00267>); centering is Eisenstein et al. 2023, section 2 (<https://arxiv.org/abs/2312.09244>).
 pub fn bradley_terry(chosen: f64, rejected: f64, p: f64, margin: f64, center: f64) -> PairGradient {
-    let d = chosen - rejected - margin;
+    let (loss, slope) = cross_entropy(chosen - rejected - margin, p);
     let sum = chosen + rejected;
-    let slope = sigmoid(d) - p; // of the cross-entropy in d
     PairGradient {
-        loss: -(p * log_sigmoid(d) + (1.0 - p) * log_sigmoid(-d)) + center * sum * sum,
+        loss: loss + center * sum * sum,
         chosen: slope + 2.0 * center * sum,
         rejected: -slope + 2.0 * center * sum,
     }

@@ -4,7 +4,7 @@ use rlaif_core::config::{DpoConfig, DpoLossKind};
 
 use super::aot::{aot, aot_unpaired};
 use super::bradley_terry::PairGradient;
-use super::{log_sigmoid, sigmoid};
+use super::{cross_entropy, log_sigmoid, sigmoid};
 
 /// What is minimised for a pair of which the first response was chosen.
 ///
@@ -294,13 +294,6 @@ impl Objective {
             }
         }
     }
-}
-
-/// −p log σ(x) − (1−p) log σ(−x), and its slope in x.
-pub(super) fn cross_entropy(x: f64, p: f64) -> (f64, f64) {
-    // Not p · log σ: 0 · ∞ at the ends.
-    let part = |weight: f64, x: f64| if weight == 0.0 { 0.0 } else { weight * log_sigmoid(x) };
-    (-(part(p, x) + part(1.0 - p, -x)), sigmoid(x) - p)
 }
 
 /// σ(x), and its slope.

@@ -19,6 +19,13 @@ pub fn sigmoid(x: f64) -> f64 {
     log_sigmoid(x).exp()
 }
 
+/// −p log σ(x) − (1−p) log σ(−x), and its slope in x.
+fn cross_entropy(x: f64, p: f64) -> (f64, f64) {
+    // Not p · log σ: 0 · ∞ at the ends.
+    let part = |weight: f64, x: f64| if weight == 0.0 { 0.0 } else { weight * log_sigmoid(x) };
+    (-(part(p, x) + part(1.0 - p, -x)), sigmoid(x) - p)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -8,12 +8,12 @@ use crate::context::Context;
 use crate::error::UserError;
 use crate::progress::say;
 use anyhow::Result;
-use rlaif_core::config::{JudgeConfig, StructuredOutput};
+use rlaif_core::config::JudgeConfig;
 use rlaif_core::money::Price;
 use rlaif_judge::capability::{Capabilities, Form, REFUSALS, forms_of, obeys, probe_request};
 use rlaif_judge::template::AnswerKind;
 use rlaif_judge::{Asker, ChatModel, ChatRequest, Completion, Provider};
-use rlaif_store::store::{Capability, Lone, LoneReading, LoneRequest};
+use rlaif_store::store::{Capability, Lone, LoneReading, NewRequest};
 
 /// The client of a judge, which asks for its answers in the form that its endpoint holds them to.
 ///
@@ -56,17 +56,14 @@ pub fn client_without_asking(
 /// # Errors
 /// If the ledger cannot be read.
 pub fn to_find(context: &Context, judge: &JudgeConfig, askers: &[Asker]) -> Result<Vec<Form>> {
-    if judge.structured_output != StructuredOutput::Auto {
+    if Form::named(judge.structured_output).is_some() {
         return Ok(Vec::new());
     }
-    let known = context.wait(context.store.capabilities(&endpoint(judge), &judge.model))?;
-    let is_known = |form: &Form| known.iter().any(|one| one.form == form.as_str());
-    let useful = useful(judge, askers);
+    let known = known(context, judge)?;
+    let useful = useful(judge, askers).into_iter();
     // What comes after the first that is obeyed is not asked for.
-    let obeyed =
-        useful.iter().position(|form| known.iter().any(|one| one.obeyed && one.form == form.as_str()));
-    let open = &useful[..obeyed.unwrap_or(useful.len())];
-    Ok(open.iter().filter(|form| !is_known(form)).copied().collect())
+    let before = useful.take_while(|&form| !found(&known, form).is_some_and(|found| found.obeyed));
+    Ok(before.filter(|&form| found(&known, form).is_none()).collect())
 }
 
 /// Forms that a template of the judge could use, best first: a choice where it wants one token, the others where it wants an object.
@@ -86,6 +83,15 @@ fn endpoint(judge: &JudgeConfig) -> String {
     format!("{} {}", judge.kind.name(), judge.base_url())
 }
 
+/// What the ledger knows of a judge's endpoint.
+fn known(context: &Context, judge: &JudgeConfig) -> Result<Vec<Capability>> {
+    Ok(context.wait(context.store.capabilities(&endpoint(judge), &judge.model))?)
+}
+
+fn found(known: &[Capability], form: Form) -> Option<&Capability> {
+    known.iter().find(|one| one.form == form.as_str())
+}
+
 /// The form that the config names, or the first useful one that is obeyed; `find_out` is asked about those that the ledger does not know.
 fn settle(
     context: &Context,
@@ -96,11 +102,11 @@ fn settle(
     if let Some(form) = Form::named(judge.structured_output) {
         return Ok(form);
     }
-    let known = context.wait(context.store.capabilities(&endpoint(judge), &judge.model))?;
+    let known = known(context, judge)?;
     let (mut complaints, mut is_new) = (Vec::new(), false);
     for form in useful(judge, askers) {
-        let found = match known.iter().find(|one| one.form == form.as_str()) {
-            Some(known) => known.clone(),
+        let found = match found(&known, form) {
+            Some(found) => found.clone(),
             None => {
                 is_new = true;
                 find_out(form)?
@@ -134,7 +140,7 @@ fn probe(
     let asked = client.clone().with_capabilities(Capabilities { form });
     let request = probe_request(&ChatRequest::of_judge(judge, Vec::new()));
     let body = asked.body(&request);
-    let lone = LoneRequest {
+    let lone = NewRequest {
         judge: &judge.name,
         request_key: &request_key(judge.base_url(), 0, &body),
         body: &body,
@@ -146,7 +152,7 @@ fn probe(
     let resend = judge.max_resends > 0;
     let answered = match context.wait(store.plan_lone(lone, resend))? {
         Lone::Open(request) => {
-            let budget = sending::budget(context, work)?;
+            let (budget, _) = sending::budget(context, work)?;
             let (stop, stopped) = tokio::sync::watch::channel(false);
             let options = sending::options(context, judge, price, &budget, stopped);
             let call = send_alone(store, work.stage, &judge.name, &asked, options, request);

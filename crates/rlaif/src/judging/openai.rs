@@ -38,10 +38,7 @@ pub fn judge(context: &mut Context, work: &Assignment, judge: &JudgeConfig) -> R
         .into());
     }
     for step in 0..asking::steps(&askers) {
-        if step > 0 {
-            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
-        }
-        others.take(context, work, judge)?;
+        begin_step(&asking, work, &works, &model, &others, step)?;
         let mut round = if work.tripwires.is_some() { FIRST_ROUND } else { usize::MAX };
         loop {
             let sent = send(&asking, work, &model, round);
@@ -71,10 +68,7 @@ pub fn plan_only(context: &Context, work: &Assignment, judge: &JudgeConfig) -> R
     prepare(&asking, work, &works, &model)?;
     sending::ask_again(context, work, judge)?;
     for step in 0..asking::steps(&askers) {
-        if step > 0 {
-            works.iter().try_for_each(|work| asking.plan_step(&model, work, step))?;
-        }
-        others.take(context, work, judge)?;
+        begin_step(&asking, work, &works, &model, &others, step)?;
         read(&asking, work, &works)?;
     }
     Ok(())
@@ -100,6 +94,21 @@ fn prepare(asking: &Asking, work: &Assignment, works: &[&Assignment], model: &Pr
     }
     context.wait(context.store.retry_failed(&judge.name, judge.max_resends > 0))?;
     read(asking, work, works)
+}
+
+/// Plans a step of the templates, of which the first is planned already, and takes what other runs have bought of it.
+fn begin_step(
+    asking: &Asking,
+    work: &Assignment,
+    works: &[&Assignment],
+    model: &Provider,
+    others: &OtherRuns,
+    step: u32,
+) -> Result<()> {
+    if step > 0 {
+        works.iter().try_for_each(|work| asking.plan_step(model, work, step))?;
+    }
+    others.take(asking.context, work, asking.judge)
 }
 
 /// Reads every reply that was not read, and stops where a tripwire shows that the judge is fooled.

@@ -50,8 +50,7 @@ pub fn send<M: ChatModel>(
     }
     allow_connections(judge)?;
     let done = total - open;
-    let budget = budget(context, work)?;
-    let (_, charged_before) = context.wait(context.store.charged(work.stage))?;
+    let (budget, charged_before) = budget(context, work)?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let progress = RefCell::new(Progress::new(work.stage, "calls", done, total));
     let ledger = Ledger::new(&context.store, work.stage, &judge.name, |tally: Tally| {
@@ -166,14 +165,16 @@ pub fn stopped(stop: Stop<StoreError>, judge: &JudgeConfig) -> anyhow::Error {
     }
 }
 
-/// The purse of a stage: its own limit and that of the whole run, less what the ledger counts already.
-pub fn budget(context: &Context, work: &Assignment) -> Result<Budget> {
+/// The purse of a stage (its own limit and that of the whole run, less what the ledger counts already), and what the stage has been
+/// charged.
+pub fn budget(context: &Context, work: &Assignment) -> Result<(Budget, MicroUsd)> {
     let (all, of_stage) = context.wait(context.store.charged(work.stage))?;
     let limit = |cap: Cap| {
         let spent = if cap.of_stage { of_stage } else { all };
         Limit { key: cap.key, max: cap.max, spent }
     };
-    Ok(Budget::within(caps(context, work.stage)?.into_iter().map(limit).collect()))
+    let limits = caps(context, work.stage)?.into_iter().map(limit).collect();
+    Ok((Budget::within(limits), of_stage))
 }
 
 /// What a stage may spend: its own limit and that of the whole run.

@@ -11,6 +11,12 @@ pub struct Lab {
     folder: TempDir,
 }
 
+/// The text that a judge is shown under a label.
+pub fn shown_response<'a>(shown: &'a str, label: &str) -> &'a str {
+    let from = &shown[shown.find(&format!("<response_{label}_")).unwrap()..];
+    from[from.find('>').unwrap() + 1..from.find("</response").unwrap()].trim()
+}
+
 /// The golden model's folder.
 pub fn tiny_llama() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,6 +68,15 @@ impl Lab {
         let text = self.read("rlaif.toml");
         assert!(text.contains(from), "the config has no `{from}`");
         self.write("rlaif.toml", &text.replace(from, to));
+    }
+
+    /// Puts other `[[label.judges]]` in place of the config's, and these lines of `[label]` in place of its probe.
+    pub fn judged_by(&self, judges: &str, label: &str) {
+        let text = self.read("rlaif.toml");
+        let (before, rest) = text.split_once("[[label.judges]]").unwrap();
+        let (_, after) = rest.split_once("[reward]").unwrap();
+        let before = before.replace("probe = \"probe.jsonl\"\n", label);
+        self.write("rlaif.toml", &format!("{before}{judges}\n[reward]{after}"));
     }
 
     /// The program, in this folder.
