@@ -17,6 +17,8 @@ pub const OBJECTIVE_RLHF_REWARD: &str = "objective/rlhf_reward";
 pub const OBJECTIVE_SCORES: &str = "objective/scores";
 /// Mean score of the reward model as it came, before normalisation and penalties.
 pub const OBJECTIVE_RAW_SCORES: &str = "objective/raw_scores";
+/// Mean score of the watch, which training does not maximise.
+pub const OBJECTIVE_HELD_OUT_SCORES: &str = "objective/held_out_scores";
 /// The KL coefficient of this step.
 pub const OBJECTIVE_KL_COEF: &str = "objective/kl_coef";
 /// Mean response length in tokens.

@@ -38,7 +38,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     .unwrap();
     let config = &resolved.config;
     assert_eq!((config.run.seed, config.run.name.as_str()), (3, "a"));
-    assert_eq!((config.ppo.kl_coef, config.ppo.steps), (0.2, 3));
+    assert_eq!((config.ppo.kl_coef, config.ppo.steps), (Some(0.2), 3));
     assert_eq!(config.dpo.optim.learning_rate, 1e-4);
     assert_eq!(resolved.origins["run.seed"], Origin::Flag);
     assert_eq!(resolved.origins["ppo.kl_coef"], Origin::Env("RLAIF_PPO_KL_COEF".into()));
@@ -64,7 +64,7 @@ fn none_empties_an_optional_key_wherever_it_is_given() {
     let resolved = load(judges).unwrap();
     assert_eq!(resolved.config.evaluate.judges.unwrap()[0].sampling_temperature, None);
     assert_eq!(load("[ppo]\nlora = 'none'").unwrap().config.ppo.lora, None);
-    assert_snapshot!(error("[ppo]\nkl_coef = 'none'"), @r#"`ppo.kl_coef` must be a number, got "none" (line 2)"#);
+    assert_snapshot!(error("[ppo]\nlambda = 'none'"), @r#"`ppo.lambda` must be a number, got "none" (line 2)"#);
 }
 
 #[test]

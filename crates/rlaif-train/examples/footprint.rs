@@ -76,9 +76,9 @@ fn dpo(decoder: Decoder, lora: Option<LoraConfig>) -> Result<()> {
 }
 
 fn ppo(decoder: Decoder) -> Result<()> {
-    let config = PpoConfig { lora: Some(LoraConfig::default()), epochs: 1, ..PpoConfig::default() };
+    let config = PpoConfig { lora: Some(LoraConfig::default()), epochs: Some(1), ..PpoConfig::default() };
     let head = ScalarHead::zeros(decoder.config().hidden_size, decoder.device());
-    let mut trainer = PpoTrainer::new(decoder.clone(), decoder, head, &config, 0)?;
+    let mut trainer = PpoTrainer::new(decoder.clone(), Some((decoder, head)), &config, 0)?;
     for step in 1..=3 {
         let mut experiences: Vec<Experience> = (0..8)
             .map(|i| Experience::new(ids(i / 4, PROMPT), ids(10 + i, RESPONSE), true, &config, RESPONSE + 1))
@@ -86,7 +86,7 @@ fn ppo(decoder: Decoder) -> Result<()> {
         let tokens = 2 * PROMPT + 8 * RESPONSE;
         let start = Instant::now();
         let mut score = |_: &[u32], response: &[u32]| f64::from(response[0] % 7);
-        trainer.measure(&mut experiences, &mut score, step)?;
+        trainer.measure(&mut experiences, &mut score, step == 1, step)?;
         report("ppo measure", step as usize, 3 * tokens, start);
         let start = Instant::now();
         trainer.update(&experiences, PpoRates { policy: Some(1e-6), critic: 1e-6 }, step)?;

@@ -63,10 +63,17 @@ impl Learner {
     ///
     /// Shapes: `output`: `[R]`, from this model's forward pass; `gradient`: `[R]`, d loss / d output.
     pub fn backward(&mut self, output: &Tensor<1>, gradient: &[f64]) {
-        let gradient: Vec<f32> = gradient.iter().map(|&g| g as f32).collect();
-        let size = gradient.len();
-        let gradient = Tensor::<1>::from_data(TensorData::new(gradient, [size]), &output.device().inner());
-        let mut gradients = (output.clone() * gradient).sum().backward();
+        self.backward_from(weighted(output, gradient));
+    }
+
+    /// [`backward`](Self::backward) of two outputs of one forward pass, such as log-probs and values of one trunk.
+    pub fn backward_both(&mut self, outputs: [(&Tensor<1>, &[f64]); 2]) {
+        let [first, second] = outputs.map(|(output, gradient)| weighted(output, gradient));
+        self.backward_from(first + second);
+    }
+
+    fn backward_from(&mut self, sum: Tensor<1>) {
+        let mut gradients = sum.backward();
         for (name, parameter) in self.parameters() {
             // A parameter that the loss does not reach, such as a critic's vocabulary projection, has no gradient.
             if let Some(gradient) = parameter.grad_remove(&mut gradients) {
@@ -77,6 +84,11 @@ impl Learner {
                 self.gradients.insert(name, sum);
             }
         }
+    }
+
+    /// Forgets the gradients of the step.
+    pub fn discard_gradients(&mut self) {
+        self.gradients.clear();
     }
 
     /// Clips the summed gradients by their global norm, updates the parameters, and returns the norm before clipping.
@@ -169,6 +181,14 @@ impl Learner {
         self.optimizer.step = checkpoint.number(&format!("{prefix}/optimizer_step"))? as u64;
         Ok(())
     }
+}
+
+/// Σ gradient · output, `[1]`, whose slope is that of the loss.
+fn weighted(output: &Tensor<1>, gradient: &[f64]) -> Tensor<1> {
+    let gradient: Vec<f32> = gradient.iter().map(|&g| g as f32).collect();
+    let size = gradient.len();
+    let gradient = Tensor::<1>::from_data(TensorData::new(gradient, [size]), &output.device().inner());
+    (output.clone() * gradient).sum()
 }
 
 /// The numbers of a tensor in row-major order; float32 is what models train in.

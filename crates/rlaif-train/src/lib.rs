@@ -3,11 +3,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`math`] | GAE, KL estimators and controller, whitening: plain numbers over ragged responses |
-//! | [`loss`] | Bradley-Terry, DPO family, PPO: loss *and* gradient with respect to what the model said |
-//! | [`reward_trainer`], [`dpo_trainer`], [`ppo_trainer`] | one file a method, read top to bottom |
+//! | [`loss`] | Bradley-Terry, DPO family, policy losses: loss *and* gradient with respect to what the model said |
+//! | [`reward_trainer`], [`dpo_trainer`] | one file a method, read top to bottom |
+//! | [`online`] | tuning on the policy's own samples: the loop, the KL budget, the watch; [`ppo_trainer`] learns from a rollout |
+//! | [`advantage`] | what each token was worth: GAE, leave-one-out, groups |
 //! | [`learner`] | a model with its optimizer; [`optimizer`] is AdamW, [`schedule`] the learning rate |
 //! | [`packing`], [`score`] | many (prompt, response) pairs to packed batches; their log-probs and scores |
-//! | [`rollout`] | what PPO samples and everything it computes on it |
+//! | [`rollout`] | what the policy samples, and what models say of it |
+//! | [`watch`] | a held-out score that falls while the reward rises |
 //! | [`checkpoint`] | atomic checkpoints, the last two kept |
 //!
 //! # Losses are functions of numbers
@@ -19,6 +22,7 @@
 //! All randomness is derived from (seed, purpose, step), so a checkpoint needs the step, the parameters, the moments and a few
 //! running numbers. Stopped and continued training is equal to uninterrupted training bit for bit on CPU.
 
+pub mod advantage;
 pub mod checkpoint;
 pub mod data;
 pub mod dpo_trainer;
@@ -27,6 +31,7 @@ pub mod hooks;
 pub mod learner;
 pub mod loss;
 pub mod math;
+pub mod online;
 pub mod optimizer;
 pub mod packing;
 pub mod ppo_trainer;
@@ -34,11 +39,13 @@ pub mod reward_trainer;
 pub mod rollout;
 pub mod schedule;
 pub mod score;
+pub mod watch;
 
 pub use data::{HoldoutPair, PreferenceExample, PromptIds, split_by_prompt};
 pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo};
 pub use error::{Result, TrainError};
 pub use hooks::{Hooks, Outcome, Silent};
-pub use ppo_trainer::{PpoReport, PpoTrainer, TrainedPpo, train_ppo};
+pub use online::{PpoReport, TrainedPpo, Tuning, train_ppo};
+pub use ppo_trainer::PpoTrainer;
 pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_reward};
 pub use score::{RewardFn, Scorer, load_reward_model, sequence_logprobs, sequence_logps};

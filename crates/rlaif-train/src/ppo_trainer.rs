@@ -1,89 +1,52 @@
-//! Proximal policy optimisation against a reward function, Schulman et al. 2017 (<https://arxiv.org/abs/1707.06347>), as
-//! Ziegler et al. 2019 (<https://arxiv.org/abs/1909.08593>) use it on language models.
+//! Learning from a rollout: proximal policy optimisation, Schulman et al. 2017 (<https://arxiv.org/abs/1707.06347>), as
+//! Ziegler et al. 2019 (<https://arxiv.org/abs/1909.08593>) use it on language models, and its relatives.
 //!
-//! Each step: sample prompts and responses; log-probs under policy and reference, values; scores; token rewards with KL penalty;
-//! GAE; whitened advantages; `epochs` passes of clipped losses over mini-batches.
+//! Algorithms differ in [`advantage`](crate::advantage), and in the loss that the policy has here. [`online`](crate::online) samples,
+//! and says when it is enough.
 //!
 //! Differs from TRL's `PPOTrainer` in:
-//! * policy and critic have an optimizer each (as OpenRLHF and verl), so there is no `vf_coef`;
+//! * policy and critic have an optimizer each (as OpenRLHF and verl); `vf_coef` is for a critic on the policy's trunk;
 //! * scores are normalised by what the baseline's responses score, before the penalty of a missing end;
 //! * the score stands on the last token by default; `score_placement = "after_last"` is TRL's;
-//! * the critic may warm up alone, and `kl_budget` stops training and puts back the last policy measured within it;
+//! * the critic may warm up alone;
 //! * no dropout, no reference copy with LoRA: the reference is the policy without its adapters.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use burn::tensor::Tensor;
-use rlaif_core::config::PpoConfig;
-use rlaif_core::records::FinishReason;
-use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::{Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
+use rlaif_core::config::{Algorithm, CriticTrunk, KlPlace, PpoConfig, RatioLevel, Reduction};
+use rlaif_core::seed;
+use rlaif_model::{Decoder, ModelError, ScalarHead};
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Fingerprint, Snapshot};
-use crate::data::{PromptIds, epoch_order};
+use crate::advantage::{assign_advantages, best_and_worst};
+use crate::data::epoch_order;
 use crate::error::{Result, TrainError, finite};
-use crate::hooks::{Hooks, Outcome};
 use crate::learner::{Learner, to_f64};
-use crate::loss::{policy_loss, value_loss};
-use crate::math::{KlCoefficient, kl_estimate};
-use crate::packing::{Item, Packed, split_by_length};
-use crate::rollout::{
-    Experience, ScoreNormalizer, assign_rewards, estimate_advantages, measure_logprobs, measure_values,
-    pack_values,
+use crate::loss::{
+    Clip, PolicyLoss, kl_loss, log_sigmoid, policy_gradient_loss, policy_loss, sequence_policy_loss, sigmoid,
+    value_loss,
 };
-use crate::schedule::learning_rate;
+use crate::math::KlCoefficient;
+use crate::packing::{Item, Packed, split_by_length};
+use crate::rollout::{Experience, ScoreNormalizer, measure_logprobs, measure_values, pack_values};
 use crate::score::RewardFn;
-
-/// A tuned policy with its critic.
-#[derive(Debug)]
-pub struct TrainedPpo {
-    /// The policy, adapters merged.
-    pub policy: Decoder,
-    /// The critic's trunk, adapters merged.
-    pub critic: Decoder,
-    /// The critic's head.
-    pub value_head: ScalarHead,
-    /// What training came to.
-    pub report: PpoReport,
-}
-
-/// What PPO came to.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct PpoReport {
-    /// Steps done.
-    pub steps: u64,
-    /// Step after which the policy that is kept was made; fewer than `steps` if the KL budget was passed.
-    pub kept_step: u64,
-    /// Whether training stopped because the KL budget was passed.
-    pub stopped_by_kl_budget: bool,
-    /// Last measured KL to the reference of a response, nats; of the kept policy where there is a budget.
-    pub kl: f64,
-    /// Mean raw score of the first rollout, which is the baseline's.
-    pub first_score: f64,
-    /// Mean raw score of the last rollout whose KL is within the budget.
-    pub last_score: f64,
-}
 
 /// Metrics of one mini-batch update.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PpoUpdate {
-    /// Mean clipped policy loss.
+    /// Mean policy loss.
     pub policy_loss: f64,
     /// Mean clipped value loss.
     pub value_loss: f64,
-    /// Gradient norm of the policy before clipping; 0 while only the critic learns.
+    /// Gradient norm of the policy before clipping; 0 while only the critic learns. With a critic on the policy's trunk, of both.
     pub policy_grad_norm: f64,
-    /// Gradient norm of the critic before clipping.
+    /// Gradient norm of a critic of its own before clipping.
     pub value_grad_norm: f64,
-    /// ½ mean (logp − logp_old)².
+    /// ½ mean (log ρ)².
     pub approxkl: f64,
-    /// Share of tokens whose policy loss is clipped.
+    /// Share of ratios at which a clip decides.
     pub policy_clipfrac: f64,
     /// Share of values whose loss is clipped.
     pub value_clipfrac: f64,
-    /// Mean ratio.
+    /// Mean ratio ρ.
     pub ratio: f64,
 }
 
@@ -96,55 +59,124 @@ pub struct PpoRates {
     pub critic: f64,
 }
 
-/// Policy, reference and critic in training: [`train_ppo`] without files and hooks.
+/// Policy, reference and critic in training: [`train_ppo`](crate::train_ppo) without sampling, files and hooks.
 #[derive(Debug)]
 pub struct PpoTrainer {
-    /// The policy and its optimizer.
+    /// The policy and its optimizer; it has a head if the critic is on its trunk.
     pub policy: Learner,
     /// The policy's frozen starting point.
     pub reference: Decoder,
-    /// The critic, its head and its optimizer.
-    pub critic: Learner,
+    /// A critic of its own, its head and its optimizer.
+    pub critic: Option<Learner>,
     /// The weight of the KL penalty.
     pub kl: KlCoefficient,
     /// The baseline's scores.
     pub scores: ScoreNormalizer,
-    config: PpoConfig,
-    run_seed: u64,
+    pub(crate) config: PpoConfig,
+    pub(crate) run_seed: u64,
+}
+
+/// What the means of a mini-batch are over.
+struct Counts {
+    /// Responses that the policy learns from.
+    responses: f64,
+    /// Their tokens.
+    tokens: f64,
+    /// Tokens that a mini-batch of this rollout has on average.
+    average_tokens: f64,
+    /// Tokens of the longest response that may be.
+    longest: f64,
+    /// Ratios.
+    ratios: f64,
+    /// Values.
+    values: f64,
 }
 
 impl PpoTrainer {
     /// Makes policy and critic trainable as the config says; the reference is `policy` as it comes.
     ///
-    /// With LoRA, policy and critic that were cloned from one decoder go on sharing its weights.
+    /// `critic` is read by algorithms that have one; only its head is, if it is to be on the policy's trunk. With LoRA, policy and critic
+    /// that were cloned from one decoder go on sharing its weights.
     ///
     /// # Errors
-    /// If a LoRA target does not exist, or the temperature is not above 0.
+    /// If a LoRA target does not exist, the temperature is not above 0, or there is no critic for an algorithm that has one.
     pub fn new(
         policy: Decoder,
-        critic: Decoder,
-        value_head: ScalarHead,
+        critic: Option<(Decoder, ScalarHead)>,
         config: &PpoConfig,
         run_seed: u64,
     ) -> Result<Self> {
+        let input = |reason: String| TrainError::from(ModelError::Input { reason });
         if config.temperature <= 0.0 {
-            let reason = format!("`ppo.temperature` must be above 0, got {}", config.temperature);
-            return Err(rlaif_model::ModelError::Input { reason }.into());
+            return Err(input(format!("`ppo.temperature` must be above 0, got {}", config.temperature)));
         }
+        let (trunk, head) = match critic.filter(|_| config.algorithm.has_critic()) {
+            Some((trunk, head)) if config.critic == CriticTrunk::Own => (Some((trunk, head)), None),
+            Some((_, head)) => (None, Some(head)),
+            None if config.algorithm.has_critic() => {
+                return Err(input(format!("`{}` needs a critic", config.algorithm.name())));
+            }
+            None => (None, None),
+        };
         let (lora, seed_of) = (config.lora.as_ref(), |index| seed::derive(run_seed, "ppo/lora", index));
-        Ok(Self {
-            reference: policy.frozen(),
-            policy: Learner::new(policy, None, &config.optim, lora, seed_of(0))?,
-            critic: Learner::new(critic, Some(value_head), &config.critic_optim, lora, seed_of(1))?,
-            kl: KlCoefficient::new(config),
-            scores: ScoreNormalizer::default(),
-            config: config.clone(),
-            run_seed,
-        })
+        let reference = policy.frozen();
+        let policy = Learner::new(policy, head, &config.optim, lora, seed_of(0))?;
+        let critic = trunk
+            .map(|(trunk, head)| Learner::new(trunk, Some(head), &config.critic_optim, lora, seed_of(1)))
+            .transpose()?;
+        let (kl, scores) = (KlCoefficient::new(config), ScoreNormalizer::default());
+        Ok(Self { policy, reference, critic, kl, scores, config: config.clone(), run_seed })
     }
 
-    /// Learns from a rollout that is measured and rewarded: `epochs` passes over `mini_batches`, in micro-batches.
-    /// `step` counts from 1.
+    /// Fills in everything that [`update`](Self::update) needs but the scores, which `reward` gives. Responses that it cannot score
+    /// are taken out; returns how many.
+    ///
+    /// With `is_baseline` the scores are of the untouched policy, and set the normalisation.
+    ///
+    /// # Errors
+    /// If no response can be scored, or a score is not finite.
+    pub fn measure(
+        &mut self,
+        experiences: &mut Vec<Experience>,
+        reward: &mut dyn RewardFn,
+        is_baseline: bool,
+        step: u64,
+    ) -> Result<usize> {
+        let sampled = experiences.len();
+        let scores = raw_scores(experiences, reward, step)?;
+        for (experience, score) in experiences.iter_mut().zip(scores) {
+            experience.raw_score = score.unwrap_or(f64::NAN);
+        }
+        experiences.retain(|experience| !experience.raw_score.is_nan());
+        if experiences.is_empty() {
+            let reason = format!("none of the {sampled} responses of step {step} has a score");
+            return Err(TrainError::Reward { reason });
+        }
+        if self.config.normalize_scores && is_baseline {
+            self.scores.observe(experiences.iter().map(|e| e.raw_score));
+        }
+        for experience in experiences.iter_mut() {
+            experience.score = match self.config.normalize_scores {
+                true => self.scores.apply(experience.raw_score),
+                false => experience.raw_score,
+            };
+            if let Some(most) = self.config.score_clip {
+                experience.score = experience.score.clamp(-most, most);
+            }
+            if !experience.ended {
+                experience.score -= self.config.missing_eos_penalty.unwrap_or(0.0);
+            }
+        }
+        measure_logprobs(experiences, &self.policy.decoder, &self.reference, self.config.temperature)?;
+        let critic = self.critic.as_ref().unwrap_or(&self.policy);
+        if let Some(head) = &critic.head {
+            measure_values(experiences, &critic.decoder, head);
+        }
+        assign_advantages(experiences, self.kl.value, &self.config);
+        Ok(sampled - experiences.len())
+    }
+
+    /// Learns from a rollout that is measured: passes over its mini-batches, in micro-batches. `step` counts from 1.
     ///
     /// # Errors
     /// If a loss or a gradient is not finite.
@@ -154,72 +186,234 @@ impl PpoTrainer {
         rates: PpoRates,
         step: u64,
     ) -> Result<Vec<PpoUpdate>> {
-        let (epochs, mini_batches) = (self.config.epochs, self.config.mini_batches.max(1));
+        let pairs = match self.config.algorithm {
+            Algorithm::OnlineDpo => Some(best_and_worst(experiences)),
+            _ => None,
+        };
+        let units = pairs.as_ref().map_or(experiences.len(), Vec::len);
+        let (epochs, mini_batches) = (self.config.epochs(), self.config.mini_batches.max(1));
         let mut updates = Vec::new();
         for epoch in 0..epochs {
             let pass = (step - 1) * epochs as u64 + epoch as u64;
-            let order = epoch_order(experiences.len(), pass, self.run_seed, "ppo/minibatches");
-            for mini in order.chunks(experiences.len().div_ceil(mini_batches)) {
+            let order = epoch_order(units, pass, self.run_seed, "ppo/minibatches");
+            for mini in order.chunks(units.div_ceil(mini_batches).max(1)) {
                 let mut mini = mini.to_vec();
                 mini.sort_unstable(); // responses of one prompt side by side share it in the micro-batch
-                let mini: Vec<&Experience> = mini.into_iter().map(|i| &experiences[i]).collect();
-                updates.push(self.update_mini_batch(&mini, rates, step)?);
+                let (update, go_on) = match &pairs {
+                    Some(pairs) => {
+                        let pairs: Vec<[&Experience; 2]> = mini
+                            .iter()
+                            .map(|&i| [&experiences[pairs[i].0], &experiences[pairs[i].1]])
+                            .collect();
+                        (self.update_on_pairs(&pairs, rates, step)?, true)
+                    }
+                    None => {
+                        let mini: Vec<&Experience> = mini.iter().map(|&i| &experiences[i]).collect();
+                        let counts = self.counts(&mini, experiences);
+                        self.update_mini_batch(&mini, &counts, rates, step)?
+                    }
+                };
+                updates.push(update);
+                if !go_on {
+                    return Ok(updates);
+                }
             }
         }
         Ok(updates)
     }
 
-    fn update_mini_batch(&mut self, mini: &[&Experience], rates: PpoRates, step: u64) -> Result<PpoUpdate> {
-        let tokens = mini.iter().map(|e| e.old_logprobs.len()).sum::<usize>() as f64;
-        let values = mini.iter().map(|e| e.values.len()).sum::<usize>() as f64;
+    fn counts(&self, mini: &[&Experience], rollout: &[Experience]) -> Counts {
+        let tokens_of = |e: &Experience| if self.counts_for_policy(e) { e.response_ids.len() } else { 0 };
+        let responses = mini.iter().filter(|e| self.counts_for_policy(e)).count() as f64;
+        let tokens = mini.iter().map(|e| tokens_of(e)).sum::<usize>() as f64;
+        let rollout_tokens = rollout.iter().map(tokens_of).sum::<usize>() as f64;
+        let longest = rollout.iter().map(|e| e.response_ids.len()).max().unwrap_or(1);
+        Counts {
+            responses,
+            tokens,
+            average_tokens: rollout_tokens * mini.len() as f64 / rollout.len() as f64,
+            longest: self.config.max_new_tokens.unwrap_or(longest) as f64,
+            ratios: if self.has_token_ratios() { tokens } else { responses },
+            values: mini.iter().map(|e| e.values.len()).sum::<usize>() as f64,
+        }
+    }
+
+    fn counts_for_policy(&self, experience: &Experience) -> bool {
+        experience.ended || !self.config.mask_truncated
+    }
+
+    fn has_token_ratios(&self) -> bool {
+        !self.config.algorithm.has_ratio() || self.config.ratio() == RatioLevel::Token
+    }
+
+    /// One step of policy and critic. Says no at the end if the policy has gone further from the one that sampled than
+    /// `target_approxkl` allows; it then stays where it was.
+    fn update_mini_batch(
+        &mut self,
+        mini: &[&Experience],
+        counts: &Counts,
+        rates: PpoRates,
+        step: u64,
+    ) -> Result<(PpoUpdate, bool)> {
         let mut metrics = PpoUpdate::default();
+        let has_shared_critic = self.policy.head.is_some();
         for micro in mini.chunks(self.config.micro_batch_size.max(1)) {
-            if rates.policy.is_some() {
-                self.accumulate_policy(micro, tokens, &mut metrics);
+            if rates.policy.is_some() || has_shared_critic {
+                self.accumulate_policy(micro, counts, rates.policy.is_some(), &mut metrics);
                 finite("the policy loss", metrics.policy_loss, step)?;
             }
-            self.accumulate_critic(micro, values, &mut metrics);
+            if self.critic.is_some() {
+                self.accumulate_critic(micro, counts, &mut metrics);
+            }
             finite("the value loss", metrics.value_loss, step)?;
         }
-        if let Some(rate) = rates.policy {
-            metrics.policy_grad_norm = self.policy.step(rate, step)?;
-        } else {
-            metrics.ratio = 1.0;
+        if self.config.target_approxkl.is_some_and(|target| metrics.approxkl > 1.5 * target) {
+            self.policy.discard_gradients();
+            self.critic.iter_mut().for_each(Learner::discard_gradients);
+            return Ok((metrics, false));
         }
-        metrics.value_grad_norm = self.critic.step(rates.critic, step)?;
-        Ok(metrics)
+        match rates.policy {
+            Some(rate) => metrics.policy_grad_norm = self.policy.step(rate, step)?,
+            None => {
+                metrics.ratio = 1.0;
+                if has_shared_critic {
+                    metrics.value_grad_norm = self.policy.step(rates.critic, step)?;
+                }
+            }
+        }
+        if let Some(critic) = &mut self.critic {
+            metrics.value_grad_norm = critic.step(rates.critic, step)?;
+        }
+        Ok((metrics, true))
     }
 
-    /// Adds the policy gradient of a micro-batch; means are over the `tokens` of the whole mini-batch.
-    fn accumulate_policy(&mut self, micro: &[&Experience], tokens: f64, metrics: &mut PpoUpdate) {
-        let packed = Packed::new(&micro.iter().map(|e| e.item()).collect::<Vec<_>>());
-        let policy = &self.policy.decoder;
-        let hidden = policy.hidden(&packed.batch); // [N, H]
-        let output = policy.logprobs(&hidden, &packed.token_reads(), self.config.temperature); // [R]
-        let logprobs = split_by_length(&to_f64(&output), &packed.lengths());
-        let mut gradients: Vec<Vec<f64>> = logprobs.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
-        for (experience, &place) in micro.iter().zip(&packed.of_item) {
-            let loss = policy_loss(
-                &logprobs[place],
-                &experience.old_logprobs,
-                &experience.advantages,
-                self.config.cliprange,
-            );
-            add_scaled(&mut gradients[place], &loss.gradient, 1.0 / tokens);
-            metrics.policy_loss += loss.sum / tokens;
-            metrics.approxkl += loss.approxkl_sum / tokens;
-            metrics.policy_clipfrac += loss.clipped as f64 / tokens;
-            metrics.ratio += loss.ratio_sum / tokens;
-        }
-        self.policy.backward(&output, &gradients.concat());
-    }
-
-    /// Adds the value gradient of a micro-batch; means are over the `values` of the whole mini-batch.
-    fn accumulate_critic(&mut self, micro: &[&Experience], values: f64, metrics: &mut PpoUpdate) {
+    /// Adds the gradients of a micro-batch to the policy, and those of the values that are read from its trunk; while the policy does
+    /// not `learn`, only those of the head.
+    fn accumulate_policy(
+        &mut self,
+        micro: &[&Experience],
+        counts: &Counts,
+        learns: bool,
+        metrics: &mut PpoUpdate,
+    ) {
         let (packed, reads) = pack_values(micro);
-        let head = self.critic.head.as_ref().expect("a critic has a head");
-        let output: Tensor<1> = head.forward(&self.critic.decoder.hidden(&packed.batch), &reads.indices); // [R]
-        let predicted = split_by_length(&to_f64(&output), &reads.lengths);
+        let hidden = self.policy.decoder.hidden(&packed.batch); // [N, H]
+        let values = self.policy.head.as_ref().map(|head| {
+            let hidden = if learns { hidden.clone() } else { hidden.clone().detach() };
+            head.forward(&hidden, &reads.indices) // [R_v]
+        });
+        let values = values.map(|output| {
+            let mut gradient = self.value_gradient(&output, micro, &packed, &reads.lengths, counts, metrics);
+            gradient.iter_mut().for_each(|slope| *slope *= self.config.vf_coef);
+            (output, gradient)
+        });
+        let logprobs = learns.then(|| {
+            let temperature = self.config.temperature;
+            let output = self.policy.decoder.logprobs(&hidden, &packed.token_reads(), temperature); // [R]
+            let gradient = self.policy_gradient(&output, micro, &packed, counts, metrics);
+            (output, gradient)
+        });
+        match (&logprobs, &values) {
+            (Some((output, gradient)), None) | (None, Some((output, gradient))) => {
+                self.policy.backward(output, gradient);
+            }
+            (Some((logprobs, of_policy)), Some((values, of_values))) => {
+                self.policy.backward_both([(logprobs, of_policy), (values, of_values)]);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// d loss / d logprob of each token read, `[R]`.
+    fn policy_gradient(
+        &self,
+        output: &Tensor<1>,
+        micro: &[&Experience],
+        packed: &Packed,
+        counts: &Counts,
+        metrics: &mut PpoUpdate,
+    ) -> Vec<f64> {
+        let logprobs = split_by_length(&to_f64(output), &packed.lengths());
+        let mut gradients: Vec<Vec<f64>> = logprobs.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
+        let kl_coef = if self.config.kl_place() == KlPlace::Loss { self.kl.value } else { 0.0 };
+        for (experience, &place) in micro.iter().zip(&packed.of_item) {
+            if !self.counts_for_policy(experience) {
+                continue;
+            }
+            let loss = self.policy_loss_of(experience, &logprobs[place]);
+            let (of_response, of_token) = self.weights(experience, counts);
+            add_scaled(&mut gradients[place], &loss.gradient, of_response);
+            metrics.policy_loss += loss.sum * of_response;
+            if kl_coef > 0.0 {
+                let (sum, slopes) =
+                    kl_loss(self.config.kl_estimator(), &logprobs[place], &experience.ref_logprobs);
+                add_scaled(&mut gradients[place], &slopes, kl_coef * of_token);
+                metrics.policy_loss += sum * kl_coef * of_token;
+            }
+            metrics.approxkl += loss.approxkl_sum / counts.ratios;
+            metrics.policy_clipfrac += loss.clipped as f64 / counts.ratios;
+            metrics.ratio += loss.ratio_sum / counts.ratios;
+        }
+        gradients.concat()
+    }
+
+    fn policy_loss_of(&self, experience: &Experience, logprobs: &[f64]) -> PolicyLoss {
+        let config = &self.config;
+        let (old, advantages) = (&experience.old_logprobs, &experience.advantages);
+        if !config.algorithm.has_ratio() {
+            return policy_gradient_loss(logprobs, old, advantages);
+        }
+        let clip = Clip {
+            low: config.cliprange,
+            high: config.cliprange_high.unwrap_or(config.cliprange),
+            dual: config.dual_clip,
+        };
+        match config.ratio() {
+            RatioLevel::Token => policy_loss(logprobs, old, advantages, &clip),
+            // The advantages of a response are all the same here.
+            RatioLevel::Sequence => sequence_policy_loss(logprobs, old, advantages[0], &clip, false),
+            RatioLevel::SequenceMean => sequence_policy_loss(logprobs, old, advantages[0], &clip, true),
+        }
+    }
+
+    /// What the loss of a response, a sum over its ratios, is multiplied by, and what that of each of its tokens.
+    fn weights(&self, experience: &Experience, counts: &Counts) -> (f64, f64) {
+        let length = experience.response_ids.len() as f64;
+        if !self.has_token_ratios() {
+            return (1.0 / counts.responses, 1.0 / (counts.responses * length));
+        }
+        let of_token = match self.config.reduction() {
+            Reduction::Grpo => 1.0 / (counts.responses * length),
+            Reduction::Dapo => 1.0 / counts.average_tokens,
+            Reduction::Bnpo => 1.0 / counts.tokens,
+            Reduction::DrGrpo => 1.0 / (counts.responses * counts.longest),
+        };
+        (of_token, of_token)
+    }
+
+    /// Adds the value gradient of a micro-batch to a critic of its own.
+    fn accumulate_critic(&mut self, micro: &[&Experience], counts: &Counts, metrics: &mut PpoUpdate) {
+        let Some(critic) = &self.critic else { return };
+        let (packed, reads) = pack_values(micro);
+        let head = critic.head.as_ref().expect("a critic has a head");
+        let output = head.forward(&critic.decoder.hidden(&packed.batch), &reads.indices); // [R]
+        let gradient = self.value_gradient(&output, micro, &packed, &reads.lengths, counts, metrics);
+        if let Some(critic) = &mut self.critic {
+            critic.backward(&output, &gradient);
+        }
+    }
+
+    /// d loss / d value, `[R]`; `lengths` are the values of each distinct response.
+    fn value_gradient(
+        &self,
+        output: &Tensor<1>,
+        micro: &[&Experience],
+        packed: &Packed,
+        lengths: &[usize],
+        counts: &Counts,
+        metrics: &mut PpoUpdate,
+    ) -> Vec<f64> {
+        let predicted = split_by_length(&to_f64(output), lengths);
         let mut gradients: Vec<Vec<f64>> = predicted.iter().map(|values| vec![0.0; values.len()]).collect();
         for (experience, &place) in micro.iter().zip(&packed.of_item) {
             let loss = value_loss(
@@ -228,341 +422,72 @@ impl PpoTrainer {
                 &experience.returns,
                 self.config.cliprange_value,
             );
-            add_scaled(&mut gradients[place], &loss.gradient, 1.0 / values);
-            metrics.value_loss += loss.sum / values;
-            metrics.value_clipfrac += loss.clipped as f64 / values;
+            add_scaled(&mut gradients[place], &loss.gradient, 1.0 / counts.values);
+            metrics.value_loss += loss.sum / counts.values;
+            metrics.value_clipfrac += loss.clipped as f64 / counts.values;
         }
-        self.critic.backward(&output, &gradients.concat());
+        gradients.concat()
     }
 
-    /// Fills in everything that [`update`](Self::update) needs but the scores, which `reward` gives.
-    ///
-    /// The scores of the first `critic_warmup_steps` + 1 rollouts are the baseline's and set the normalisation.
-    ///
-    /// # Errors
-    /// If responses cannot be scored, or a score is not finite.
-    pub fn measure(
+    /// One step of online DPO, Guo et al. 2024 (<https://arxiv.org/abs/2402.04792>): −log σ(β (log-ratio of the best − log-ratio of
+    /// the worst)), a mean over the prompts. β is the KL coefficient.
+    fn update_on_pairs(
         &mut self,
-        experiences: &mut [Experience],
-        reward: &mut dyn RewardFn,
+        pairs: &[[&Experience; 2]],
+        rates: PpoRates,
         step: u64,
-    ) -> Result<()> {
-        let items: Vec<Item<'_>> = experiences.iter().map(Experience::item).collect();
-        let raw_scores = reward.score(&items)?;
-        if raw_scores.len() != experiences.len() {
-            let reason = format!("{} scores for {} responses", raw_scores.len(), experiences.len());
-            return Err(TrainError::Reward { reason });
-        }
-        raw_scores.iter().try_for_each(|&score| finite("a score", score, step).map(drop))?;
-        if self.config.normalize_scores && step <= self.config.critic_warmup_steps as u64 + 1 {
-            self.scores.observe(raw_scores.iter().copied());
-        }
-        for (experience, raw_score) in experiences.iter_mut().zip(raw_scores) {
-            experience.raw_score = raw_score;
-            experience.score = match self.config.normalize_scores {
-                true => self.scores.apply(raw_score),
-                false => raw_score,
-            };
-            if !experience.ended {
-                experience.score -= self.config.missing_eos_penalty.unwrap_or(0.0);
+    ) -> Result<PpoUpdate> {
+        let mut metrics = PpoUpdate { ratio: 1.0, ..PpoUpdate::default() };
+        let (count, beta) = (pairs.len() as f64, self.kl.value);
+        for micro in pairs.chunks((self.config.micro_batch_size / 2).max(1)) {
+            let items: Vec<Item<'_>> = micro.as_flattened().iter().map(|e| e.item()).collect();
+            let packed = Packed::new(&items);
+            let hidden = self.policy.decoder.hidden(&packed.batch); // [N, H]
+            let temperature = self.config.temperature;
+            let output = self.policy.decoder.logprobs(&hidden, &packed.token_reads(), temperature); // [R]
+            let logprobs = split_by_length(&to_f64(&output), &packed.lengths());
+            let mut gradients: Vec<Vec<f64>> =
+                logprobs.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
+            for (pair, places) in micro.iter().zip(packed.of_item.chunks(2)) {
+                let log_ratio = |side: usize| {
+                    logprobs[places[side]].iter().sum::<f64>() - pair[side].ref_logprobs.iter().sum::<f64>()
+                };
+                let margin = beta * (log_ratio(0) - log_ratio(1));
+                metrics.policy_loss -= log_sigmoid(margin) / count;
+                let slope = beta * sigmoid(-margin) / count;
+                gradients[places[0]].iter_mut().for_each(|gradient| *gradient -= slope);
+                gradients[places[1]].iter_mut().for_each(|gradient| *gradient += slope);
             }
+            finite("the policy loss", metrics.policy_loss, step)?;
+            self.policy.backward(&output, &gradients.concat());
         }
-        measure_logprobs(experiences, &self.policy.decoder, &self.reference, self.config.temperature)?;
-        let head = self.critic.head.as_ref().expect("a critic has a head");
-        measure_values(experiences, &self.critic.decoder, head);
-        assign_rewards(experiences, self.kl.value, self.config.kl_estimator);
-        estimate_advantages(experiences, &self.config);
-        Ok(())
+        if let Some(rate) = rates.policy {
+            metrics.policy_grad_norm = self.policy.step(rate, step)?;
+        }
+        Ok(metrics)
     }
 }
 
-/// The last policy whose KL was measured within the budget.
-struct WithinBudget {
-    step: u64,
-    kl: f64,
-    score: f64,
-    parameters: BTreeMap<String, Vec<f32>>,
-}
-
-/// Tunes `policy` to please `reward`, near its starting point; checkpoints go to `dir/checkpoints`.
-///
-/// `sampling` gives the stop tokens and the batch size; temperature and longest response are the config's (the longest response
-/// is that of `sampling` if the config has none). With LoRA, pass clones of one decoder as policy and critic to share weights.
-/// Called again after it was stopped or killed, it goes on from the newest checkpoint and comes to the same weights.
+/// One score for each response, as `reward` gives them.
 ///
 /// # Errors
-/// If there are no prompts, one does not fit the model, a score or loss is not finite, or the disk fails.
-pub fn train_ppo(
-    policy: Decoder,
-    critic: Decoder,
-    value_head: ScalarHead,
-    reward: &mut dyn RewardFn,
-    prompts: &[PromptIds],
-    config: &PpoConfig,
-    sampling: &SamplingConfig,
-    run_seed: u64,
-    dir: &Path,
-    hooks: &mut dyn Hooks,
-) -> Result<Outcome<TrainedPpo>> {
-    let sampling = SamplingConfig {
-        temperature: config.temperature,
-        max_new_tokens: config.max_new_tokens.unwrap_or(sampling.max_new_tokens),
-        ..sampling.clone()
-    };
-    check_prompts(prompts, &policy)?;
-    let mut fingerprint = Fingerprint::new("ppo", &(config, format!("{sampling:?}")), run_seed);
-    for prompt in prompts {
-        fingerprint.bytes(prompt.id.as_bytes()).ids(&prompt.ids);
-    }
-    fingerprint.weights(&policy).weights(&critic).numbers(&value_head.values());
-    let checkpoints = Checkpoints::open(dir, fingerprint.finish())?;
-    let mut trainer = PpoTrainer::new(policy, critic, value_head, config, run_seed)?;
-
-    let total = config.steps as u64;
-    let warmup = config.critic_warmup_steps as u64;
-    let (mut done, mut first_score, mut last_score, mut kl) = (0, f64::NAN, f64::NAN, 0.0);
-    let mut within: Option<WithinBudget> = None;
-    if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
-        within = trainer.resume(&mut checkpoint)?;
-        done = checkpoint.step;
-        if let &[first, last, measured] = checkpoint.numbers("scores_and_kl")? {
-            (first_score, last_score, kl) = (first, last, measured);
-        }
-        hooks.resumed(done);
-    }
-
-    let mut passed_budget = false;
-    // With a budget there is one more rollout, which only measures the final policy.
-    let rollouts = if config.kl_budget.is_some() { total + 1 } else { total };
-    while done < rollouts {
-        let mut experiences = roll_out(&trainer, prompts, config, &sampling, done, total, hooks)?;
-        hooks.progress(done, total, "scoring");
-        trainer.measure(&mut experiences, reward, done + 1)?;
-        let measured = mean(&experiences, Experience::kl);
-        let score = mean(&experiences, |e| e.raw_score);
-        if let Some(budget) = config.kl_budget {
-            if measured > budget {
-                passed_budget = true;
-                break;
-            }
-            let parameters = trainer.policy.export_parameters();
-            within = Some(WithinBudget { step: done, kl: measured, score, parameters });
-        }
-        (kl, last_score) = (measured, score);
-        if done == 0 {
-            first_score = score;
-        }
-        if done == total {
-            break;
-        }
-
-        hooks.progress(done, total, "learning");
-        let policy_rate = (done >= warmup)
-            .then(|| learning_rate(&config.optim, done - warmup, total.saturating_sub(warmup)));
-        let rates =
-            PpoRates { policy: policy_rate, critic: learning_rate(&config.critic_optim, done, total) };
-        let updates = trainer.update(&experiences, rates, done + 1)?;
-        done += 1;
-        hooks.metrics(&row_of(&experiences, &updates, &trainer, rates, done, prompts.len(), config));
-        trainer.kl.update(measured, experiences.len());
-
-        let stopping = hooks.should_stop();
-        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
-            let mut snapshot = Snapshot::default();
-            trainer.write_to(&mut snapshot, within.as_ref());
-            snapshot.numbers("scores_and_kl".into(), vec![first_score, last_score, kl]);
-            checkpoints.save(done, &snapshot)?;
-        }
-        if stopping && done < total {
-            return Ok(Outcome::Interrupted { step: done, total });
-        }
-    }
-
-    let steps = done;
-    let mut kept_step = done;
-    if let (true, Some(within)) = (passed_budget, within) {
-        trainer.policy.import_parameters(&within.parameters)?;
-        (kept_step, kl, last_score) = (within.step, within.kl, within.score);
-        hooks.warning(&format!(
-            "the KL budget of {} nats a response was passed after step {steps}; the policy of step {kept_step} is kept",
-            config.kl_budget.unwrap_or(f64::NAN)
-        ));
-    }
-    hooks.progress(total, total, "");
-    let report =
-        PpoReport { steps, kept_step, stopped_by_kl_budget: passed_budget, kl, first_score, last_score };
-    let (policy, _) = trainer.policy.into_model();
-    let (critic, value_head) = trainer.critic.into_model();
-    Ok(Outcome::Finished(TrainedPpo {
-        policy,
-        critic,
-        value_head: value_head.expect("a critic has a head"),
-        report,
-    }))
-}
-
-impl PpoTrainer {
-    fn write_to<'a>(&'a self, snapshot: &mut Snapshot<'a>, within: Option<&'a WithinBudget>) {
-        self.policy.write_to("policy", snapshot);
-        self.critic.write_to("critic", snapshot);
-        snapshot.numbers("kl_coef".into(), vec![self.kl.value]);
-        snapshot.numbers("score_normalizer".into(), self.scores.to_numbers());
-        if let Some(within) = within {
-            snapshot.numbers("within_budget".into(), vec![within.step as f64, within.kl, within.score]);
-            for (name, values) in &within.parameters {
-                snapshot.tensor(format!("within_budget/{name}"), Cow::Borrowed(values));
-            }
-        }
-    }
-
-    fn resume(&mut self, checkpoint: &mut Checkpoint) -> Result<Option<WithinBudget>> {
-        self.policy.read_from("policy", checkpoint)?;
-        self.critic.read_from("critic", checkpoint)?;
-        self.kl.value = checkpoint.number("kl_coef")?;
-        let damaged = || TrainError::Checkpoint {
-            path: checkpoint.path.clone(),
-            reason: "its score statistics are not three numbers".into(),
-        };
-        self.scores =
-            ScoreNormalizer::from_numbers(checkpoint.numbers("score_normalizer")?).ok_or_else(damaged)?;
-        let Ok(&[step, kl, score]) = checkpoint.numbers("within_budget") else { return Ok(None) };
-        let parameters = checkpoint.take_tensors("within_budget/");
-        Ok(Some(WithinBudget { step: step as u64, kl, score, parameters }))
-    }
-}
-
-/// Samples the responses of step `done` + 1 from the policy as it is.
-fn roll_out(
-    trainer: &PpoTrainer,
-    prompts: &[PromptIds],
-    config: &PpoConfig,
-    sampling: &SamplingConfig,
-    done: u64,
-    total: u64,
-    hooks: &mut dyn Hooks,
-) -> Result<Vec<Experience>> {
-    let run_seed = trainer.run_seed;
-    let chosen = prompts_of_step(prompts.len(), config.prompts_per_step, done, run_seed);
-    let requests: Vec<GenerateRequest> = chosen
-        .iter()
-        .enumerate()
-        .map(|(place, &prompt)| GenerateRequest {
-            prompt_ids: prompts[prompt].ids.clone(),
-            n: config.samples_per_prompt,
-            seed: seed::derive(run_seed, "ppo/sample", done * config.prompts_per_step as u64 + place as u64),
-        })
-        .collect();
-    let mut sampler = trainer.policy.decoder.frozen();
-    sampler.merge_lora(); // one product a projection instead of three
-    let samples = generate(&sampler, &requests, sampling, &mut |progress| {
-        hooks.progress(
-            done,
-            total,
-            &format!("sampling {}/{}", progress.samples_done, progress.samples_total),
-        );
-    })?;
-    let mut experiences = Vec::with_capacity(chosen.len() * config.samples_per_prompt);
-    for (request, samples) in requests.into_iter().zip(samples) {
-        for sample in samples {
-            let (ids, ended) = (sample.ids, sample.finish == FinishReason::Stop);
-            let prompt_ids = request.prompt_ids.clone();
-            experiences.push(Experience::new(prompt_ids, ids, ended, config, sampling.max_new_tokens));
-        }
-    }
-    Ok(experiences)
-}
-
-/// Prompts of a step: an endless sequence of shuffled passes over all prompts, `count` a step.
-fn prompts_of_step(prompts: usize, count: usize, step: u64, run_seed: u64) -> Vec<usize> {
-    let first = step * count as u64;
-    let mut epoch = u64::MAX;
-    let mut order = Vec::new();
-    (first..first + count as u64)
-        .map(|position| {
-            if position / prompts as u64 != epoch {
-                epoch = position / prompts as u64;
-                order = epoch_order(prompts, epoch, run_seed, "ppo/prompts");
-            }
-            order[(position % prompts as u64) as usize]
-        })
-        .collect()
-}
-
-fn check_prompts(prompts: &[PromptIds], policy: &Decoder) -> Result<()> {
-    if prompts.is_empty() {
-        let next_step = "add prompts, or lower `prompts.eval_fraction`".to_string();
-        return Err(TrainError::NoData { trainer: "ppo", what: "prompts", next_step });
-    }
-    for prompt in prompts {
-        policy.check_ids(&prompt.ids).map_err(|error| TrainError::BadExample {
-            prompt_id: prompt.id.clone(),
-            reason: error.to_string(),
-        })?;
-    }
-    Ok(())
-}
-
-/// One row under TRL's names.
-fn row_of(
+/// If they are not as many, or one is not finite.
+pub(crate) fn raw_scores(
     experiences: &[Experience],
-    updates: &[PpoUpdate],
-    trainer: &PpoTrainer,
-    rates: PpoRates,
+    reward: &mut dyn RewardFn,
     step: u64,
-    prompts: usize,
-    config: &PpoConfig,
-) -> MetricRow {
-    let average = |of: fn(&PpoUpdate) -> f64| updates.iter().map(of).sum::<f64>() / updates.len() as f64;
-    let non_score = |e: &Experience| {
-        let tokens = e.old_logprobs.iter().zip(&e.ref_logprobs);
-        tokens.map(|(old, re)| -trainer.kl.value * kl_estimate(config.kl_estimator, *old, *re)).sum::<f64>()
-    };
-    let episodes = step * experiences.len() as u64;
-    let epoch = (step * config.prompts_per_step as u64) as f64 / prompts as f64;
-    MetricRow::new("ppo", step, epoch)
-        .with(metrics::OBJECTIVE_KL, mean(experiences, Experience::kl))
-        .with(metrics::OBJECTIVE_KL_COEF, trainer.kl.value)
-        .with(metrics::OBJECTIVE_ENTROPY, mean(experiences, |e| -e.old_logprobs.iter().sum::<f64>()))
-        .with(metrics::OBJECTIVE_NON_SCORE_REWARD, mean(experiences, non_score))
-        .with(metrics::OBJECTIVE_RLHF_REWARD, mean(experiences, |e| e.score + non_score(e)))
-        .with(metrics::OBJECTIVE_SCORES, mean(experiences, |e| e.score))
-        .with(metrics::OBJECTIVE_RAW_SCORES, mean(experiences, |e| e.raw_score))
-        .with(metrics::OBJECTIVE_LENGTH, mean(experiences, |e| e.response_ids.len() as f64))
-        .with(metrics::POLICY_APPROXKL_AVG, average(|u| u.approxkl))
-        .with(metrics::POLICY_CLIPFRAC_AVG, average(|u| u.policy_clipfrac))
-        .with(metrics::POLICY_GRAD_NORM, average(|u| u.policy_grad_norm))
-        .with(metrics::LOSS_POLICY_AVG, average(|u| u.policy_loss))
-        .with(metrics::LOSS_VALUE_AVG, average(|u| u.value_loss))
-        .with(metrics::VAL_CLIPFRAC_AVG, average(|u| u.value_clipfrac))
-        .with(metrics::VAL_GRAD_NORM, average(|u| u.value_grad_norm))
-        .with(metrics::VAL_RATIO, average(|u| u.ratio))
-        .with(metrics::VAL_NUM_EOS_TOKENS, experiences.iter().filter(|e| e.ended).count() as f64)
-        .with(metrics::LR, rates.policy.unwrap_or(0.0))
-        .with(metrics::EPISODE, episodes as f64)
-}
-
-fn mean(experiences: &[Experience], of: impl Fn(&Experience) -> f64) -> f64 {
-    experiences.iter().map(of).sum::<f64>() / experiences.len() as f64
+) -> Result<Vec<Option<f64>>> {
+    let items: Vec<Item<'_>> = experiences.iter().map(Experience::item).collect();
+    let scores = reward.score(&items)?;
+    if scores.len() != experiences.len() {
+        let reason = format!("{} scores for {} responses", scores.len(), experiences.len());
+        return Err(TrainError::Reward { reason });
+    }
+    scores.iter().flatten().try_for_each(|&score| finite("a score", score, step).map(drop))?;
+    Ok(scores)
 }
 
 /// `into += scale · values`.
 fn add_scaled(into: &mut [f64], values: &[f64], scale: f64) {
     into.iter_mut().zip(values).for_each(|(into, value)| *into += scale * value);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_go_through_all_prompts_before_any_comes_again() {
-        let mut seen: Vec<usize> = (0..5).flat_map(|step| prompts_of_step(10, 4, step, 3)).collect();
-        let second = seen.split_off(10);
-        for mut pass in [seen.clone(), second.clone()] {
-            pass.sort_unstable();
-            assert_eq!(pass, (0..10).collect::<Vec<_>>());
-        }
-        assert_ne!(seen, second);
-        assert_eq!(prompts_of_step(2, 5, 0, 3).len(), 5, "more prompts a step than there are");
-    }
 }

@@ -1,11 +1,10 @@
-//! What PPO samples, and everything it computes on a rollout before it learns from it.
+//! What the policy samples, and what models say of it before anything is learnt; [`advantage`](crate::advantage) goes on from there.
 
-use rlaif_core::config::{KlEstimator, PpoConfig, ScorePlacement};
+use rlaif_core::config::{PpoConfig, ScorePlacement};
 use rlaif_model::{Decoder, ScalarHead};
 
 use crate::error::Result;
 use crate::learner::to_host;
-use crate::math::{Mean, Variance, gae, kl_estimate, whiten};
 use crate::packing::{Item, Packed, by_token_budget, split_by_length};
 use crate::score::sequence_logprobs;
 
@@ -21,13 +20,15 @@ pub struct Experience {
     pub response_ids: Vec<u32>,
     /// Whether it ended by itself.
     pub ended: bool,
+    /// Which prompt of the rollout it answers; equal prompts that were drawn twice are two.
+    pub group: usize,
     /// Whether a value is read after the last token too, where the score is placed then; see [`ScorePlacement::AfterLast`].
     pub has_last_value: bool,
     /// log π(token) at the start of the update, `[T]`.
     pub old_logprobs: Vec<f64>,
     /// log π_ref(token), `[T]`.
     pub ref_logprobs: Vec<f64>,
-    /// V of the state before each token, `[T]`, and of the state after the last one if `has_last_value`.
+    /// V of the state before each token, `[T]`, and of the state after the last one if `has_last_value`; empty without a critic.
     pub values: Vec<f64>,
     /// What the reward function said.
     pub raw_score: f64,
@@ -35,7 +36,7 @@ pub struct Experience {
     pub score: f64,
     /// Reward at each value, same length as `values`.
     pub rewards: Vec<f64>,
-    /// Whitened advantages, `[T]`.
+    /// What each token was worth, `[T]`.
     pub advantages: Vec<f64>,
     /// Returns, same length as `values`.
     pub returns: Vec<f64>,
@@ -133,37 +134,6 @@ pub(crate) fn pack_values(experiences: &[&Experience]) -> (Packed, ValueReads) {
     (packed, reads)
 }
 
-/// Token rewards: −kl_coef · k_t at each token, and the score at the last value.
-pub fn assign_rewards(experiences: &mut [Experience], kl_coef: f64, estimator: KlEstimator) {
-    for experience in experiences {
-        let penalties = experience.old_logprobs.iter().zip(&experience.ref_logprobs);
-        experience.rewards =
-            penalties.map(|(old, re)| -kl_coef * kl_estimate(estimator, *old, *re)).collect();
-        experience.rewards.resize(experience.values.len(), 0.0);
-        *experience.rewards.last_mut().expect("a response has at least one token") += experience.score;
-    }
-}
-
-/// Returns and whitened advantages from rewards and values.
-pub fn estimate_advantages(experiences: &mut [Experience], config: &PpoConfig) {
-    if config.whiten_rewards {
-        let mut rewards: Vec<Vec<f64>> =
-            experiences.iter_mut().map(|e| std::mem::take(&mut e.rewards)).collect();
-        whiten(&mut rewards, Variance::Bessel, Mean::Keep);
-        experiences.iter_mut().zip(rewards).for_each(|(e, rewards)| e.rewards = rewards);
-    }
-    let mut advantages = Vec::with_capacity(experiences.len());
-    for experience in experiences.iter_mut() {
-        let (mut advantage, returns) =
-            gae(&experience.rewards, &experience.values, config.gamma, config.lambda);
-        advantage.truncate(experience.response_ids.len()); // the policy did nothing at the value after the last token
-        experience.returns = returns;
-        advantages.push(advantage);
-    }
-    whiten(&mut advantages, Variance::Bessel, Mean::Remove);
-    experiences.iter_mut().zip(advantages).for_each(|(e, advantages)| e.advantages = advantages);
-}
-
 /// Mean and deviation of the baseline's scores, to which scores are normalised; Ziegler et al. 2019, section 2.2.
 ///
 /// Sums run over the rollouts of the untouched policy (Welford 1962), then stay.
@@ -213,45 +183,6 @@ impl ScoreNormalizer {
 mod tests {
     use super::*;
     use crate::loss::tests::assert_close;
-
-    fn experience(has_last_value: bool) -> Experience {
-        let mut values = vec![0.5, 0.6, 0.9, 1.4];
-        values.extend(has_last_value.then_some(0.3));
-        Experience {
-            prompt_ids: vec![1],
-            response_ids: vec![2, 3, 4, 5],
-            has_last_value,
-            old_logprobs: vec![-1.0, -0.5, -2.0, -0.1],
-            ref_logprobs: vec![-1.2, -0.4, -1.5, -0.1],
-            values,
-            score: 2.0,
-            ..Experience::default()
-        }
-    }
-
-    #[test]
-    fn parity_vector_of_rewards_and_whitened_advantages() {
-        let mut rollout = [experience(false)];
-        assign_rewards(&mut rollout, 0.05, KlEstimator::K1);
-        assert_close(&rollout[0].rewards, &[-0.01, 0.005, 0.025, 2.0]);
-        estimate_advantages(&mut rollout, &PpoConfig::default());
-        assert_close(&rollout[0].returns, &[1.8679875, 1.94525, 1.995, 2.0]);
-        assert_close(&rollout[0].advantages, &[0.7452613633, 0.6815397083, -0.0197838399, -1.4070172317]);
-        assert_close(&[rollout[0].kl()], &[0.2 - 0.1 - 0.5]);
-    }
-
-    #[test]
-    fn trl_places_the_score_after_the_last_token() {
-        let mut rollout = [experience(true)];
-        assign_rewards(&mut rollout, 0.05, KlEstimator::K1);
-        assert_close(&rollout[0].rewards, &[-0.01, 0.005, 0.025, 0.0, 2.0]);
-        estimate_advantages(&mut rollout, &PpoConfig::default());
-        assert_eq!((rollout[0].advantages.len(), rollout[0].returns.len()), (4, 5));
-        assert_close(&rollout[0].returns[4..], &[2.0]);
-        let config = PpoConfig { score_placement: ScorePlacement::AfterLast, ..PpoConfig::default() };
-        assert!(Experience::new(vec![1], vec![2; 3], true, &config, 4).has_last_value);
-        assert!(!Experience::new(vec![1], vec![2; 4], true, &config, 4).has_last_value);
-    }
 
     #[test]
     fn scores_are_normalised_to_the_baseline() {

@@ -12,16 +12,16 @@ use crate::packing::{Item, Packed, by_token_budget, split_by_length};
 
 /// Says how good a response is. PPO maximises it.
 pub trait RewardFn {
-    /// One score for each (prompt, response), in order.
+    /// One score for each (prompt, response), in order; none for a response that could not be scored, which is then left out.
     ///
     /// # Errors
-    /// If the responses cannot be scored.
-    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>>;
+    /// If scoring as such fails.
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<Option<f64>>>;
 }
 
 impl<F: FnMut(&[u32], &[u32]) -> f64> RewardFn for F {
-    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>> {
-        Ok(items.iter().map(|(prompt, response)| self(prompt, response)).collect())
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<Option<f64>>> {
+        Ok(items.iter().map(|(prompt, response)| Some(self(prompt, response))).collect())
     }
 }
 
@@ -57,8 +57,8 @@ impl Scorer {
 }
 
 impl RewardFn for Scorer {
-    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<f64>> {
-        self.rewards(items)
+    fn score(&mut self, items: &[Item<'_>]) -> Result<Vec<Option<f64>>> {
+        Ok(self.rewards(items)?.into_iter().map(Some).collect())
     }
 }
 

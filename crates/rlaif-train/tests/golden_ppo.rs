@@ -4,12 +4,11 @@
 mod common;
 
 use common::{assert_all_near, assert_near, golden, head, ids, llama, numbers};
-use rlaif_core::config::{KlEstimator, OptimConfig, PpoConfig, Schedule};
+use rlaif_core::config::{OptimConfig, PpoConfig, Schedule};
 use rlaif_train::PpoTrainer;
+use rlaif_train::advantage::{assign_rewards, estimate_advantages};
 use rlaif_train::ppo_trainer::PpoRates;
-use rlaif_train::rollout::{
-    Experience, assign_rewards, estimate_advantages, measure_logprobs, measure_values,
-};
+use rlaif_train::rollout::{Experience, measure_logprobs, measure_values};
 use serde_json::Value;
 
 fn config(micro_batch_size: usize) -> PpoConfig {
@@ -20,9 +19,9 @@ fn config(micro_batch_size: usize) -> PpoConfig {
         ..OptimConfig::default()
     };
     PpoConfig {
-        epochs: 2,
+        epochs: Some(2),
         micro_batch_size,
-        kl_coef: 0.05,
+        kl_coef: Some(0.05),
         gamma: 1.0,
         lambda: 0.95,
         cliprange: 0.2,
@@ -35,7 +34,7 @@ fn config(micro_batch_size: usize) -> PpoConfig {
 
 fn trainer(golden: &Value, micro_batch_size: usize) -> PpoTrainer {
     let weights: Vec<f32> = numbers(&golden["value_head_weight"][0]).into_iter().map(|w| w as f32).collect();
-    PpoTrainer::new(llama(), llama(), head(weights), &config(micro_batch_size), 0).unwrap()
+    PpoTrainer::new(llama(), Some((llama(), head(weights))), &config(micro_batch_size), 0).unwrap()
 }
 
 fn rollout(golden: &Value, config: &PpoConfig) -> Vec<Experience> {
@@ -53,7 +52,8 @@ fn rollout(golden: &Value, config: &PpoConfig) -> Vec<Experience> {
 
 fn measure(trainer: &PpoTrainer, rollout: &mut [Experience]) {
     measure_logprobs(rollout, &trainer.policy.decoder, &trainer.reference, 1.0).unwrap();
-    measure_values(rollout, &trainer.critic.decoder, trainer.critic.head.as_ref().unwrap());
+    let critic = trainer.critic.as_ref().unwrap();
+    measure_values(rollout, &critic.decoder, critic.head.as_ref().unwrap());
 }
 
 fn compare(golden: &Value, name: &str, rollout: &[Experience], of: impl Fn(&Experience) -> &[f64]) {
@@ -77,7 +77,7 @@ fn an_update_is_pytorchs_whatever_the_micro_batch() {
         for (experience, given) in rollout.iter_mut().zip(golden["ref_logprobs"].as_array().unwrap()) {
             experience.ref_logprobs = numbers(given);
         }
-        assign_rewards(&mut rollout, config.kl_coef, KlEstimator::K1);
+        assign_rewards(&mut rollout, config.kl_coef(), &config);
         compare(&golden, "token_rewards", &rollout, |e| &e.rewards);
         estimate_advantages(&mut rollout, &config);
         compare(&golden, "returns", &rollout, |e| &e.returns);

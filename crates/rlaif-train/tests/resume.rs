@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{Recorder, bits, llama, preferences, some_head};
-use rlaif_core::config::{DpoConfig, DpoLossKind, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
-use rlaif_model::SamplingConfig;
-use rlaif_train::{Hooks, Outcome, PromptIds, Silent, train_dpo, train_ppo, train_reward};
+use common::{Recorder, bits, llama, preferences, sampling, some_head};
+use rlaif_core::config::{
+    Algorithm, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, PpoConfig, RewardConfig,
+    WatchConfig,
+};
+use rlaif_train::{Hooks, Outcome, PromptIds, Silent, Tuning, train_dpo, train_ppo, train_reward};
 
 type Bits = BTreeMap<String, Vec<u32>>;
 
@@ -52,39 +54,41 @@ fn dpo_with(config: DpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits
 }
 
 fn ppo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let kl_controller = rlaif_core::config::KlController::Adaptive;
+    let config =
+        PpoConfig { mini_batches: 2, kl_budget: Some(50.0), kl_controller, lora, ..PpoConfig::default() };
+    online(config, dir, hooks)
+}
+
+fn online(config: PpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
     let config = PpoConfig {
         steps: 5,
         prompts_per_step: 2,
         samples_per_prompt: 3,
-        mini_batches: 2,
         micro_batch_size: 2,
-        kl_budget: Some(50.0),
-        kl_controller: rlaif_core::config::KlController::Adaptive,
         save_steps: 2,
         optim: optim(),
         critic_optim: optim(),
-        lora,
-        ..PpoConfig::default()
+        ..config
     };
     let prompts: Vec<_> =
         (0..3).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
-    let sampling = SamplingConfig {
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: 0,
-        max_new_tokens: 6,
-        stop_ids: vec![2],
-        batch_size: 4,
-    };
     let mut count = |_: &[u32], response: &[u32]| response.iter().filter(|&&id| id < 100).count() as f64;
-    let outcome =
-        train_ppo(llama(), llama(), some_head(), &mut count, &prompts, &config, &sampling, 5, dir, hooks);
-    outcome.unwrap().finished().map(|trained| {
+    let mut held_out = |_: &[u32], response: &[u32]| -(response.len() as f64);
+    let tuning = Tuning {
+        policy: llama(),
+        critic: Some((llama(), some_head())),
+        prompts: &prompts,
+        sampling: &sampling(6),
+        reward: &mut count,
+        watch: Some(&mut held_out),
+    };
+    train_ppo(tuning, &config, 5, dir, hooks).unwrap().finished().map(|trained| {
         let mut all = bits(&trained.policy);
-        all.extend(
-            bits(&trained.critic).into_iter().map(|(name, values)| (format!("critic/{name}"), values)),
-        );
-        all.insert("value_head".into(), trained.value_head.values().into_iter().map(f32::to_bits).collect());
+        if let Some((trunk, head)) = &trained.critic {
+            all.extend(bits(trunk).into_iter().map(|(name, values)| (format!("critic/{name}"), values)));
+            all.insert("value_head".into(), head.values().into_iter().map(f32::to_bits).collect());
+        }
         all
     })
 }
@@ -143,6 +147,21 @@ fn ppo_resumes_exactly() {
 #[test]
 fn ppo_with_lora_resumes_exactly() {
     straight_equals_interrupted(&|dir, hooks| ppo(lora(), dir, hooks), 2);
+}
+
+#[test]
+fn every_online_algorithm_resumes_exactly_with_and_without_a_watch() {
+    for algorithm in Algorithm::ALL {
+        let watch = algorithm.compares().then(|| WatchConfig { window: 2, max_drop: 0.5 });
+        let config = || PpoConfig { algorithm, watch: watch.clone(), ..PpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
+    }
+}
+
+#[test]
+fn a_critic_on_the_policys_trunk_resumes_exactly() {
+    let config = || PpoConfig { critic: CriticTrunk::Policy, ..PpoConfig::default() };
+    straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
 }
 
 #[test]

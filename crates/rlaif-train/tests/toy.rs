@@ -3,13 +3,12 @@
 
 mod common;
 
-use common::{Recorder, constant, llama, preferences, some_head};
+use common::{Recorder, constant, llama, preferences, sampling, some_head};
 use rlaif_core::config::{DpoConfig, LoraConfig, PpoConfig, RewardConfig};
 use rlaif_core::metrics;
-use rlaif_model::SamplingConfig;
-use rlaif_train::ppo_trainer::TrainedPpo;
 use rlaif_train::{
-    Outcome, PreferenceExample, PromptIds, Scorer, Silent, TrainError, train_dpo, train_ppo, train_reward,
+    Outcome, PreferenceExample, PromptIds, Scorer, Silent, TrainError, TrainedPpo, Tuning, train_dpo,
+    train_ppo, train_reward,
 };
 
 fn lora() -> Option<LoraConfig> {
@@ -71,23 +70,19 @@ fn the_reward_model_ranks_held_out_pairs_and_reloads() {
 fn low_ids(config: &PpoConfig, hooks: &mut Recorder) -> TrainedPpo {
     let prompts: Vec<_> =
         (0..4).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
-    let sampling = SamplingConfig {
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: 0,
-        max_new_tokens: 8,
-        stop_ids: vec![2],
-        batch_size: 32,
-    };
     let mut share = |_: &[u32], response: &[u32]| {
         response.iter().filter(|&&id| id < 40).count() as f64 / response.len() as f64
     };
     let dir = tempfile::tempdir().unwrap();
-    let critic = llama();
-    train_ppo(llama(), critic, some_head(), &mut share, &prompts, config, &sampling, 3, dir.path(), hooks)
-        .unwrap()
-        .finished()
-        .unwrap()
+    let tuning = Tuning {
+        policy: llama(),
+        critic: Some((llama(), some_head())),
+        prompts: &prompts,
+        sampling: &sampling(8),
+        reward: &mut share,
+        watch: None,
+    };
+    train_ppo(tuning, config, 3, dir.path(), hooks).unwrap().finished().unwrap()
 }
 
 fn ppo_config() -> PpoConfig {
@@ -95,9 +90,9 @@ fn ppo_config() -> PpoConfig {
         steps: 20,
         prompts_per_step: 4,
         samples_per_prompt: 8,
-        epochs: 2,
+        epochs: Some(2),
         micro_batch_size: 16,
-        kl_coef: 0.02,
+        kl_coef: Some(0.02),
         missing_eos_penalty: None,
         optim: constant(2e-3),
         critic_optim: constant(2e-3),
@@ -125,7 +120,7 @@ fn ppo_raises_a_rule_reward_with_full_weights_and_with_lora() {
 
 #[test]
 fn ppo_stops_at_its_kl_budget_and_keeps_a_policy_within_it() {
-    let config = PpoConfig { kl_budget: Some(0.5), kl_coef: 0.0, ..ppo_config() };
+    let config = PpoConfig { kl_budget: Some(0.5), kl_coef: Some(0.0), ..ppo_config() };
     let mut hooks = Recorder::default();
     let trained = low_ids(&config, &mut hooks);
     let report = &trained.report;

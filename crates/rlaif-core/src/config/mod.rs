@@ -29,7 +29,10 @@ pub use label::{
 pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
-pub use ppo::{KlController, KlEstimator, PpoConfig, ScorePlacement};
+pub use ppo::{
+    Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction,
+    ScaleRewards, ScorePlacement, WatchConfig,
+};
 pub use preference::{DpoConfig, RewardConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use validate::Problem;

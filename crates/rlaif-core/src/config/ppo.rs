@@ -1,7 +1,132 @@
-//! `[ppo]`.
+//! `[ppo]`: every way to tune the policy on its own samples; PPO is one of them.
 
 use super::{LoraConfig, OptimConfig};
 use serde::{Deserialize, Serialize};
+
+/// What a rollout is learnt from, and how. Everything that differs between them can be set by itself; the algorithm gives defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// Critic, GAE, clipped ratios: Schulman et al. 2017, on language models Ziegler et al. 2019.
+    Ppo,
+    /// Critic, GAE, plain policy gradient: Mnih et al. 2016.
+    A2c,
+    /// Critic as baseline of the whole return, plain policy gradient, reward (1 − β) r − β KL: Lee et al. 2023.
+    Reinforce,
+    /// The other responses of the prompt are the baseline: Ahmadian et al. 2024.
+    Rloo,
+    /// Scores normalised within the prompt, KL in the loss: Shao et al. 2024.
+    Grpo,
+    /// No baseline; returns whitened over the rollout: Hu 2025.
+    ReinforcePlusPlus,
+    /// [`Self::ReinforcePlusPlus`] on what a score is above the mean of its prompt: OpenRLHF's `reinforce_baseline`.
+    ReinforceBaseline,
+    /// DPO on the best and the worst of each prompt's samples: Guo et al. 2024.
+    OnlineDpo,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 8] = [
+        Self::Ppo,
+        Self::A2c,
+        Self::Reinforce,
+        Self::Rloo,
+        Self::Grpo,
+        Self::ReinforcePlusPlus,
+        Self::ReinforceBaseline,
+        Self::OnlineDpo,
+    ];
+
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ppo => "ppo",
+            Self::A2c => "a2c",
+            Self::Reinforce => "reinforce",
+            Self::Rloo => "rloo",
+            Self::Grpo => "grpo",
+            Self::ReinforcePlusPlus => "reinforce_plus_plus",
+            Self::ReinforceBaseline => "reinforce_baseline",
+            Self::OnlineDpo => "online_dpo",
+        }
+    }
+
+    /// Whether it learns values.
+    pub fn has_critic(self) -> bool {
+        matches!(self, Self::Ppo | Self::A2c | Self::Reinforce)
+    }
+
+    /// Whether it compares the responses of a prompt, of which there must then be two.
+    pub fn compares(self) -> bool {
+        matches!(self, Self::Rloo | Self::Grpo | Self::ReinforceBaseline | Self::OnlineDpo)
+    }
+
+    /// Whether it weighs tokens by the ratio of new and old probabilities, so that a rollout can be gone over more than once.
+    pub fn has_ratio(self) -> bool {
+        !matches!(self, Self::A2c | Self::Reinforce)
+    }
+}
+
+/// Where the critic's weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CriticTrunk {
+    /// A model of its own, which starts as the reward model (OpenRLHF, verl).
+    Own,
+    /// A head on the policy's trunk: half the memory, one optimizer, the value loss weighted by `vf_coef`.
+    Policy,
+}
+
+/// Where KL(policy ‖ reference) is punished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KlPlace {
+    /// In the reward of each token (Ziegler et al. 2019; OpenRLHF).
+    Token,
+    /// In the score of the response, before any baseline (TRL's RLOO).
+    Sequence,
+    /// In the loss (Shao et al. 2024; TRL's and verl's GRPO).
+    Loss,
+}
+
+/// Of what the ratio of new and old probabilities is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RatioLevel {
+    /// Of each token.
+    Token,
+    /// Of the whole response (TRL's RLOO).
+    Sequence,
+    /// Of the whole response, its length's root (GSPO, Zheng et al. 2025).
+    SequenceMean,
+}
+
+/// How the losses of tokens become one number; TRL's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// Mean over responses of the mean over their tokens (Shao et al. 2024).
+    Grpo,
+    /// Sum over tokens by the tokens of the rollout (Yu et al. 2025).
+    Dapo,
+    /// Mean over the tokens of the mini-batch.
+    Bnpo,
+    /// Sum over tokens by responses × longest response (Liu et al. 2025).
+    DrGrpo,
+}
+
+/// What GRPO divides a centred score by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleRewards {
+    /// The deviation of the prompt's scores.
+    Group,
+    /// The deviation of all scores of the rollout.
+    Batch,
+    /// Nothing (Liu et al. 2025).
+    None,
+}
 
 /// Per-token estimator of KL(policy ‖ reference), x = logp − logp_ref (Schulman 2020, "Approximating KL divergence").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,26 +160,48 @@ pub enum ScorePlacement {
     AfterLast,
 }
 
-/// `[ppo]`: proximal policy optimisation against the reward model, leashed to the baseline by KL.
+/// `[ppo.watch]`: stops over-optimisation by a second opinion that training never maximises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchConfig {
+    /// Rollouts over which its score is averaged. Default 3.
+    pub window: usize,
+    /// Training stops when the average is below its peak by more than this share of what had been gained at the peak, and by more
+    /// than two standard errors; the policy of the peak is kept. Default 0.05.
+    pub max_drop: f64,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self { window: 3, max_drop: 0.05 }
+    }
+}
+
+/// `[ppo]`: the policy tuned on its own samples, leashed to the baseline by KL.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PpoConfig {
+    /// Default `ppo`.
+    pub algorithm: Algorithm,
     /// Rollout-and-update iterations. Default 20.
     pub steps: usize,
     /// Prompts sampled an iteration. Default 8.
     pub prompts_per_step: usize,
     /// Responses a prompt. Default 4.
     pub samples_per_prompt: usize,
-    /// Passes over each rollout. Default 2 (TRL: 4).
-    pub epochs: usize,
+    /// Passes over each rollout. Default 2 for `ppo` (TRL: 4), otherwise 1 (TRL's `num_iterations`).
+    pub epochs: Option<usize>,
     /// Optimizer steps an epoch. Default 1.
     pub mini_batches: usize,
     /// Responses a forward and backward pass. Default 8.
     pub micro_batch_size: usize,
-    /// Weight of the KL penalty in token rewards, or its start if adaptive. Default 0.05.
-    pub kl_coef: f64,
-    /// Default `k1`.
-    pub kl_estimator: KlEstimator,
+    /// Weight of the KL penalty, or its start if adaptive; β of `online_dpo`. Default 0.05; `grpo` 0.04 (Shao et al. 2024; TRL: 0),
+    /// `online_dpo` 0.1 (TRL).
+    pub kl_coef: Option<f64>,
+    /// Default `k1`; `grpo` `k3`.
+    pub kl_estimator: Option<KlEstimator>,
+    /// Where the penalty is. Default `token`; `rloo` `sequence` (OpenRLHF: `token`), `grpo` `loss`.
+    pub kl_place: Option<KlPlace>,
     /// Default `fixed`.
     pub kl_controller: KlController,
     /// Adaptive: the KL a response (summed over tokens, nats) to steer to. Default 6.
@@ -68,12 +215,38 @@ pub struct PpoConfig {
     pub gamma: f64,
     /// GAE's λ. Default 0.95.
     pub lambda: f64,
-    /// Policy clip ε. Default 0.2.
+    /// Policy clip ε: ratios count from 1 − ε. Default 0.2.
     pub cliprange: f64,
+    /// Ratios count up to 1 + this. Default: `cliprange` (DAPO: 0.28).
+    pub cliprange_high: Option<f64>,
+    /// Where the advantage is negative, a loss of at most this times it (Ye et al. 2020). Default none (verl: 3).
+    pub dual_clip: Option<f64>,
+    /// Default `token`; `rloo` `sequence` (TRL).
+    pub ratio: Option<RatioLevel>,
+    /// Default `bnpo`; `grpo` `dapo` (TRL). With a ratio of whole responses: the mean over responses.
+    pub reduction: Option<Reduction>,
+    /// `grpo` only. Default `group`.
+    pub scale_rewards: ScaleRewards,
+    /// Added to the deviation that scores are divided by. Default 1e-4 (TRL; verl 1e-6).
+    pub advantage_epsilon: f64,
+    /// To mean 0 and variance 1 over the rollout. Default true; `reinforce`, `rloo`, `grpo` false.
+    pub whiten_advantages: Option<bool>,
+    /// The rest of the rollout is skipped when the mean of ½ (logp − logp_old)² passes 1.5 times this in a mini-batch (TRL's
+    /// `early_stopping` with `target_kl`). Default none.
+    pub target_approxkl: Option<f64>,
+    /// Where values come from, for algorithms with a critic. Default `own`.
+    pub critic: CriticTrunk,
+    /// Weight of the value loss where critic and policy share a trunk. Default 0.1 (TRL).
+    pub vf_coef: f64,
     /// Value clip. Default 0.2.
     pub cliprange_value: f64,
     /// Subtract from the score of a response that does not end. Default 1.0 (TRL: off, 1.0 advised).
     pub missing_eos_penalty: Option<f64>,
+    /// Leave responses that do not end out of the policy's loss (DAPO's overlong filtering; TRL's `mask_truncated_completions`).
+    /// Default false.
+    pub mask_truncated: bool,
+    /// Scores count between minus and plus this, after normalisation. Default none (OpenRLHF: 10).
+    pub score_clip: Option<f64>,
     /// Default `last_token`.
     pub score_placement: ScorePlacement,
     /// Scale rewards to unit variance without shifting their mean. Default false.
@@ -96,19 +269,23 @@ pub struct PpoConfig {
     /// Train adapters on policy and critic instead of all weights; the reference is then the same weights with the adapter
     /// off. Default none: full weights.
     pub lora: Option<LoraConfig>,
+    /// Default none.
+    pub watch: Option<WatchConfig>,
 }
 
 impl Default for PpoConfig {
     fn default() -> Self {
         Self {
+            algorithm: Algorithm::Ppo,
             steps: 20,
             prompts_per_step: 8,
             samples_per_prompt: 4,
-            epochs: 2,
+            epochs: None,
             mini_batches: 1,
             micro_batch_size: 8,
-            kl_coef: 0.05,
-            kl_estimator: KlEstimator::K1,
+            kl_coef: None,
+            kl_estimator: None,
+            kl_place: None,
             kl_controller: KlController::Fixed,
             kl_target: 6.0,
             kl_horizon: 10_000.0,
@@ -116,8 +293,20 @@ impl Default for PpoConfig {
             gamma: 1.0,
             lambda: 0.95,
             cliprange: 0.2,
+            cliprange_high: None,
+            dual_clip: None,
+            ratio: None,
+            reduction: None,
+            scale_rewards: ScaleRewards::Group,
+            advantage_epsilon: 1e-4,
+            whiten_advantages: None,
+            target_approxkl: None,
+            critic: CriticTrunk::Own,
+            vf_coef: 0.1,
             cliprange_value: 0.2,
             missing_eos_penalty: Some(1.0),
+            mask_truncated: false,
+            score_clip: None,
             score_placement: ScorePlacement::LastToken,
             whiten_rewards: false,
             normalize_scores: true,
@@ -128,6 +317,74 @@ impl Default for PpoConfig {
             optim: OptimConfig::with_learning_rate(3e-6),
             critic_optim: OptimConfig::with_learning_rate(1e-5),
             lora: None,
+            watch: None,
+        }
+    }
+}
+
+impl PpoConfig {
+    /// `epochs`, or the algorithm's own.
+    pub fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(if self.algorithm == Algorithm::Ppo { 2 } else { 1 })
+    }
+
+    /// `kl_coef`, or the algorithm's own.
+    pub fn kl_coef(&self) -> f64 {
+        self.kl_coef.unwrap_or(match self.algorithm {
+            Algorithm::Grpo => 0.04,
+            Algorithm::OnlineDpo => 0.1,
+            _ => 0.05,
+        })
+    }
+
+    /// `kl_estimator`, or the algorithm's own.
+    pub fn kl_estimator(&self) -> KlEstimator {
+        self.kl_estimator.unwrap_or(match self.algorithm {
+            Algorithm::Grpo => KlEstimator::K3,
+            _ => KlEstimator::K1,
+        })
+    }
+
+    /// `kl_place`, or the algorithm's own.
+    pub fn kl_place(&self) -> KlPlace {
+        self.kl_place.unwrap_or(match self.algorithm {
+            Algorithm::Rloo => KlPlace::Sequence,
+            Algorithm::Grpo | Algorithm::OnlineDpo => KlPlace::Loss,
+            _ => KlPlace::Token,
+        })
+    }
+
+    /// `ratio`, or the algorithm's own.
+    pub fn ratio(&self) -> RatioLevel {
+        self.ratio.unwrap_or(match self.algorithm {
+            Algorithm::Rloo => RatioLevel::Sequence,
+            _ => RatioLevel::Token,
+        })
+    }
+
+    /// `reduction`, or the algorithm's own.
+    pub fn reduction(&self) -> Reduction {
+        self.reduction.unwrap_or(match self.algorithm {
+            Algorithm::Grpo => Reduction::Dapo,
+            _ => Reduction::Bnpo,
+        })
+    }
+
+    /// `whiten_advantages`, or the algorithm's own.
+    pub fn whiten_advantages(&self) -> bool {
+        let plain = [Algorithm::Reinforce, Algorithm::Rloo, Algorithm::Grpo];
+        self.whiten_advantages.unwrap_or(!plain.contains(&self.algorithm))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_file() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.name());
         }
     }
 }

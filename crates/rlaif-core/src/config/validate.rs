@@ -1,8 +1,8 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, LoraConfig, OptimConfig,
-    PairChoice, PpoConfig, Protocol, Stage, StructuredOutput,
+    Algorithm, Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, KlPlace, LoraConfig,
+    OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, Stage, StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -372,7 +372,7 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
     check.at_least("ppo.steps", ppo.steps, 1);
     check.at_least("ppo.prompts_per_step", ppo.prompts_per_step, 1);
     check.at_least("ppo.samples_per_prompt", ppo.samples_per_prompt, 1);
-    check.at_least("ppo.epochs", ppo.epochs, 1);
+    check.at_least("ppo.epochs", ppo.epochs(), 1);
     check.at_least("ppo.mini_batches", ppo.mini_batches, 1);
     check.at_least("ppo.micro_batch_size", ppo.micro_batch_size, 1);
     let rollout = ppo.prompts_per_step.saturating_mul(ppo.samples_per_prompt);
@@ -390,8 +390,9 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
             check.add("ppo.micro_batch_size", message);
         }
     }
-    check.at_least("ppo.kl_coef", ppo.kl_coef, 0.0);
-    if ppo.kl_controller == KlController::Adaptive && ppo.kl_coef == 0.0 {
+    check_algorithm(check, ppo);
+    check.at_least("ppo.kl_coef", ppo.kl_coef(), 0.0);
+    if ppo.kl_controller == KlController::Adaptive && ppo.kl_coef() == 0.0 {
         check.add(
             "ppo.kl_coef",
             "must be above 0 with `ppo.kl_controller` = \"adaptive\", which scales it, got 0".into(),
@@ -399,9 +400,6 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
     }
     check.above("ppo.kl_target", ppo.kl_target, 0.0);
     check.above("ppo.kl_horizon", ppo.kl_horizon, 0.0);
-    if let Some(kl_budget) = ppo.kl_budget {
-        check.above("ppo.kl_budget", kl_budget, 0.0);
-    }
     check.share("ppo.gamma", ppo.gamma, Ends::Both);
     check.share("ppo.lambda", ppo.lambda, Ends::Both);
     check.above("ppo.cliprange", ppo.cliprange, 0.0);
@@ -409,6 +407,21 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
         check.add("ppo.cliprange", format!("must be below 1, got {}", ppo.cliprange));
     }
     check.above("ppo.cliprange_value", ppo.cliprange_value, 0.0);
+    check.above("ppo.vf_coef", ppo.vf_coef, 0.0);
+    check.above("ppo.advantage_epsilon", ppo.advantage_epsilon, 0.0);
+    for (key, value) in [
+        ("ppo.kl_budget", ppo.kl_budget),
+        ("ppo.cliprange_high", ppo.cliprange_high),
+        ("ppo.target_approxkl", ppo.target_approxkl),
+        ("ppo.score_clip", ppo.score_clip),
+    ] {
+        if let Some(value) = value {
+            check.above(key, value, 0.0);
+        }
+    }
+    if let Some(dual_clip) = ppo.dual_clip {
+        check.above("ppo.dual_clip", dual_clip, 1.0);
+    }
     if let Some(penalty) = ppo.missing_eos_penalty {
         check.at_least("ppo.missing_eos_penalty", penalty, 0.0);
     }
@@ -420,6 +433,56 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
     check_optim(check, "ppo.optim", &ppo.optim);
     check_optim(check, "ppo.critic_optim", &ppo.critic_optim);
     check_lora(check, "ppo.lora", ppo.lora.as_ref());
+    if let Some(watch) = &ppo.watch {
+        check.at_least("ppo.watch.window", watch.window, 1);
+        check.share("ppo.watch.max_drop", watch.max_drop, Ends::Both);
+    }
+}
+
+/// Keys that an algorithm cannot follow.
+fn check_algorithm(check: &mut Checks, ppo: &PpoConfig) {
+    let algorithm = ppo.algorithm;
+    let with = format!("with `ppo.algorithm` = {:?}", algorithm.name());
+    if algorithm.compares() && ppo.samples_per_prompt < 2 {
+        let message = format!(
+            "must be at least 2 {with}, which compares the responses of a prompt, got {}",
+            ppo.samples_per_prompt
+        );
+        check.add("ppo.samples_per_prompt", message);
+    }
+    if !algorithm.has_ratio() && ppo.epochs() > 1 {
+        let message =
+            format!("must be 1 {with}, whose gradient is right for fresh samples only, got {}", ppo.epochs());
+        check.add("ppo.epochs", message);
+    }
+    if algorithm.has_critic() && ppo.kl_place() == KlPlace::Sequence {
+        check.add("ppo.kl_place", format!("must be `token` or `loss` {with}, got \"sequence\""));
+    }
+    if ppo.ratio() != RatioLevel::Token {
+        if ppo.kl_place() == KlPlace::Token {
+            check.add(
+                "ppo.ratio",
+                format!(
+                    "must be `token` where `ppo.kl_place` is, since tokens then differ in advantage {with}"
+                ),
+            );
+        }
+        if ppo.reduction.is_some() {
+            check.add("ppo.reduction", "is for ratios of tokens; set `ppo.ratio` = \"token\"".into());
+        }
+    }
+    if algorithm == Algorithm::OnlineDpo {
+        let set = [
+            ("ppo.kl_place", ppo.kl_place.is_some()),
+            ("ppo.kl_estimator", ppo.kl_estimator.is_some()),
+            ("ppo.ratio", ppo.ratio.is_some()),
+            ("ppo.reduction", ppo.reduction.is_some()),
+            ("ppo.whiten_advantages", ppo.whiten_advantages.is_some()),
+        ];
+        for (key, _) in set.into_iter().filter(|(_, set)| *set) {
+            check.add(key, format!("is not read {with}"));
+        }
+    }
 }
 
 fn check_optim(check: &mut Checks, section: &str, optim: &OptimConfig) {

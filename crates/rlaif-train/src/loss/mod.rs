@@ -7,7 +7,9 @@ pub mod ppo;
 
 pub use bradley_terry::{PairGradient, bradley_terry};
 pub use dpo::{DpoLoss, Objective, PairLogps};
-pub use ppo::{PolicyLoss, ValueLoss, policy_loss, value_loss};
+pub use ppo::{
+    Clip, PolicyLoss, ValueLoss, kl_loss, policy_gradient_loss, policy_loss, sequence_policy_loss, value_loss,
+};
 
 /// log σ(x) without overflow.
 pub fn log_sigmoid(x: f64) -> f64 {

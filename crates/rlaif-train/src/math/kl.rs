@@ -29,7 +29,7 @@ impl KlCoefficient {
     /// Starts at `kl_coef`.
     pub fn new(config: &PpoConfig) -> Self {
         Self {
-            value: config.kl_coef,
+            value: config.kl_coef(),
             controller: config.kl_controller,
             target: config.kl_target,
             horizon: config.kl_horizon,
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_adaptive_coefficient_moves_and_the_fixed_one_stays() {
         let config = PpoConfig {
-            kl_coef: 0.2,
+            kl_coef: Some(0.2),
             kl_controller: KlController::Adaptive,
             kl_target: 6.0,
             kl_horizon: 10_000.0,

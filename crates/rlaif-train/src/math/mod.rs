@@ -1,6 +1,7 @@
 //! Mathematics that trainers share: pure functions of `f64` over ragged responses, without padding and without masks.
 
 pub mod gae;
+pub mod group;
 pub mod kl;
 pub mod whiten;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rlaif_core::config::{OptimConfig, Schedule};
 use rlaif_core::metrics::MetricRow;
-use rlaif_model::{Decoder, ModelFiles, ScalarHead, Tokenizer, Trainable, open_device};
+use rlaif_model::{Decoder, ModelFiles, SamplingConfig, ScalarHead, Tokenizer, Trainable, open_device};
 use rlaif_train::dpo_trainer::ReferencedPair;
 use rlaif_train::packing::Item;
 use rlaif_train::{Hooks, PreferenceExample, sequence_logps};
@@ -72,6 +72,18 @@ pub fn golden_pairs(golden: &Value) -> Vec<PreferenceExample> {
     assert_eq!(pairs[0].chosen_ids, ids(&first["chosen_ids"]));
     assert_eq!(pairs[0].rejected_ids, ids(&first["rejected_ids"]));
     pairs
+}
+
+/// The whole distribution, up to so many tokens or token 2.
+pub fn sampling(max_new_tokens: usize) -> SamplingConfig {
+    SamplingConfig {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        max_new_tokens,
+        stop_ids: vec![2],
+        batch_size: 64,
+    }
 }
 
 /// Pairs with their log-probs under the tiny llama.

@@ -11,7 +11,7 @@ use crate::report::data::PpoSummary;
 use crate::training::{StageHooks, finished};
 use anyhow::{Context as _, Result};
 use rlaif_model::{SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
-use rlaif_train::{PromptIds, Scorer, load_reward_model, train_ppo};
+use rlaif_train::{PromptIds, Scorer, Tuning, load_reward_model, train_ppo};
 
 /// Trains, or goes on from the last checkpoint.
 ///
@@ -44,30 +44,23 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("ppo");
     let mut hooks = StageHooks::new(context, "ppo", "steps");
-    let outcome = train_ppo(
+    let tuning = Tuning {
         policy,
-        trunk,
-        value_head,
-        &mut scorer,
-        &prompts,
-        &config,
-        &sampling,
-        run_seed,
-        &folder,
-        &mut hooks,
-    );
+        critic: Some((trunk, value_head)),
+        prompts: &prompts,
+        sampling: &sampling,
+        reward: &mut scorer,
+        watch: None,
+    };
+    let outcome = train_ppo(tuning, &config, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "ppo")?;
     let saving = || format!("saving the tuned policy in `{}`", folder.display());
     // The policy last: a folder with it is whole.
-    save_reward_model(
-        &trained.critic,
-        &trained.value_head,
-        context.tokenizer(),
-        &folder.join("critic"),
-        SaveDtype::F32,
-    )
-    .with_context(saving)?;
+    if let Some((trunk, head)) = &trained.critic {
+        save_reward_model(trunk, head, context.tokenizer(), &folder.join("critic"), SaveDtype::F32)
+            .with_context(saving)?;
+    }
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32).with_context(saving)?;
 
     let report = trained.report;

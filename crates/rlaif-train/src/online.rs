@@ -1,0 +1,477 @@
+//! Tuning on the policy's own samples, whatever the algorithm: sample, score, measure, learn; and when to stop.
+//!
+//! ```text
+//! prompts ─▶ sample ─▶ score ─▶ log-probs, values ─▶ advantages ─▶ update ─┐
+//!    ▲                   └─ the watch: a score that nothing maximises      │
+//!    └─────────────────────── until the steps are done ◀───────────────────┘
+//! ```
+//! A `kl_budget` and a [`Watch`] end it earlier, and put back the last policy within the budget, or the one at the watch's peak.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rlaif_core::config::PpoConfig;
+use rlaif_core::records::FinishReason;
+use rlaif_core::{metrics, metrics::MetricRow, seed};
+use rlaif_model::{Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
+
+use crate::advantage::groups;
+use crate::checkpoint::{Checkpoint, Checkpoints, Fingerprint, Snapshot};
+use crate::data::{PromptIds, epoch_order};
+use crate::error::{Result, TrainError};
+use crate::hooks::{Hooks, Outcome};
+use crate::math::kl_estimate;
+use crate::ppo_trainer::{PpoRates, PpoTrainer, PpoUpdate, raw_scores};
+use crate::rollout::{Experience, ScoreNormalizer};
+use crate::schedule::learning_rate;
+use crate::score::RewardFn;
+use crate::watch::{Watch, Watched};
+
+/// What a tuning works with.
+pub struct Tuning<'a> {
+    /// The policy; as it comes, it is the reference too.
+    pub policy: Decoder,
+    /// Where values start, for algorithms that have them. With LoRA, a clone of the policy shares its weights.
+    pub critic: Option<(Decoder, ScalarHead)>,
+    /// What is answered.
+    pub prompts: &'a [PromptIds],
+    /// Stop tokens and batch size; temperature and longest response are the config's (the longest response is that of here if the
+    /// config has none).
+    pub sampling: &'a SamplingConfig,
+    /// What is maximised.
+    pub reward: &'a mut dyn RewardFn,
+    /// What only watches; read if the config has a `watch`.
+    pub watch: Option<&'a mut dyn RewardFn>,
+}
+
+/// A tuned policy.
+#[derive(Debug)]
+pub struct TrainedPpo {
+    /// The policy, adapters merged.
+    pub policy: Decoder,
+    /// A critic of its own, adapters merged, and its head.
+    pub critic: Option<(Decoder, ScalarHead)>,
+    /// What training came to.
+    pub report: PpoReport,
+}
+
+/// What a tuning came to.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct PpoReport {
+    /// Steps done.
+    pub steps: u64,
+    /// Step after which the policy that is kept was made; fewer than `steps` if an earlier one was put back.
+    pub kept_step: u64,
+    /// Whether training stopped because the KL budget was passed.
+    pub stopped_by_kl_budget: bool,
+    /// Whether training stopped because the watch's score had fallen.
+    pub stopped_by_watch: bool,
+    /// Last measured KL to the reference of a response, nats; of the kept policy where there is a budget or a watch.
+    pub kl: f64,
+    /// Mean raw score of the first rollout, which is the baseline's.
+    pub first_score: f64,
+    /// Mean raw score of the last rollout; of the kept policy where there is a budget or a watch.
+    pub last_score: f64,
+}
+
+/// A policy that may be put back.
+struct Kept {
+    step: u64,
+    kl: f64,
+    score: f64,
+    parameters: BTreeMap<String, Vec<f32>>,
+}
+
+/// Everything of a tuning that a checkpoint holds, beside the trainer.
+struct Progress {
+    done: u64,
+    first_score: f64,
+    last_score: f64,
+    kl: f64,
+    watch: Option<Watch>,
+    /// The last policy whose KL was measured within the budget.
+    within_budget: Option<Kept>,
+    /// The policy at the peak of the watch.
+    peak: Option<Kept>,
+}
+
+/// Tunes the policy to please the reward, near its starting point; checkpoints go to `dir/checkpoints`.
+///
+/// Called again after it was stopped or killed, it goes on from the newest checkpoint and comes to the same weights.
+///
+/// # Errors
+/// If there are no prompts, one does not fit the model, a score or loss is not finite, or the disk fails.
+pub fn train_ppo(
+    tuning: Tuning<'_>,
+    config: &PpoConfig,
+    run_seed: u64,
+    dir: &Path,
+    hooks: &mut dyn Hooks,
+) -> Result<Outcome<TrainedPpo>> {
+    let Tuning { policy, critic, prompts, sampling, reward, watch: mut held_out } = tuning;
+    let sampling = SamplingConfig {
+        temperature: config.temperature,
+        max_new_tokens: config.max_new_tokens.unwrap_or(sampling.max_new_tokens),
+        ..sampling.clone()
+    };
+    check_prompts(prompts, &policy)?;
+    let mut fingerprint = Fingerprint::new("ppo", &(config, format!("{sampling:?}")), run_seed);
+    for prompt in prompts {
+        fingerprint.bytes(prompt.id.as_bytes()).ids(&prompt.ids);
+    }
+    fingerprint.weights(&policy);
+    if let Some((trunk, head)) = &critic {
+        fingerprint.weights(trunk).numbers(&head.values());
+    }
+    let checkpoints = Checkpoints::open(dir, fingerprint.finish())?;
+    let config = &PpoConfig { max_new_tokens: Some(sampling.max_new_tokens), ..config.clone() };
+    let mut trainer = PpoTrainer::new(policy, critic, config, run_seed)?;
+
+    let total = config.steps as u64;
+    let warmup = if config.algorithm.has_critic() { config.critic_warmup_steps as u64 } else { 0 };
+    let mut progress = Progress::new(config);
+    if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
+        progress.resume(&mut trainer, config, &mut checkpoint)?;
+        hooks.resumed(progress.done);
+    }
+
+    let (mut passed_budget, mut fallen) = (false, false);
+    // With a budget or a watch there is one more rollout, which only measures the final policy.
+    let measures_last = config.kl_budget.is_some() || progress.watch.is_some();
+    let rollouts = if measures_last { total + 1 } else { total };
+    while progress.done < rollouts {
+        let done = progress.done;
+        let mut experiences = roll_out(&trainer, prompts, &sampling, done, total, hooks)?;
+        hooks.progress(done, total, "scoring");
+        let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1)?;
+        if unscored > 0 {
+            hooks.warning(&format!("step {}: {unscored} responses have no score and are left out", done + 1));
+        }
+        let kl = mean(&experiences, Experience::kl);
+        let score = mean(&experiences, |e| e.raw_score);
+        let keep = |trainer: &PpoTrainer| Kept {
+            step: done,
+            kl,
+            score,
+            parameters: trainer.policy.export_parameters(),
+        };
+        if let Some(budget) = config.kl_budget {
+            if kl > budget {
+                passed_budget = true;
+                break;
+            }
+            progress.within_budget = Some(keep(&trainer));
+        }
+        let mut held_out_score = None;
+        if let (Some(watch), Some(held_out)) = (&mut progress.watch, &mut held_out) {
+            let means = prompt_means(&experiences, &raw_scores(&experiences, &mut **held_out, done + 1)?);
+            if !means.is_empty() {
+                held_out_score = Some(means.iter().sum::<f64>() / means.len() as f64);
+                match watch.observe(&means) {
+                    Watched::Peak => progress.peak = Some(keep(&trainer)),
+                    Watched::Below => {}
+                    Watched::Fallen => {
+                        fallen = true;
+                        break;
+                    }
+                }
+            }
+        }
+        (progress.kl, progress.last_score) = (kl, score);
+        if done == 0 {
+            progress.first_score = score;
+        }
+        if done == total {
+            break;
+        }
+
+        hooks.progress(done, total, "learning");
+        let policy_rate = (done >= warmup)
+            .then(|| learning_rate(&config.optim, done - warmup, total.saturating_sub(warmup)));
+        let rates =
+            PpoRates { policy: policy_rate, critic: learning_rate(&config.critic_optim, done, total) };
+        let updates = trainer.update(&experiences, rates, done + 1)?;
+        progress.done += 1;
+        let done = progress.done;
+        let mut row = row_of(&experiences, &updates, &trainer, rates, done, prompts.len());
+        if let Some(score) = held_out_score {
+            row.set(metrics::OBJECTIVE_HELD_OUT_SCORES, score);
+        }
+        hooks.metrics(&row);
+        trainer.kl.update(kl, experiences.len());
+
+        let stopping = hooks.should_stop();
+        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
+            let mut snapshot = Snapshot::default();
+            progress.write_to(&trainer, &mut snapshot);
+            checkpoints.save(done, &snapshot)?;
+        }
+        if stopping && done < total {
+            return Ok(Outcome::Interrupted { step: done, total });
+        }
+    }
+
+    let steps = progress.done;
+    // A peak was measured before the budget was passed.
+    let put_back = match progress.peak {
+        Some(peak) => Some(peak),
+        None if passed_budget => progress.within_budget,
+        None => None,
+    };
+    let (mut kept_step, mut kl, mut last_score) = (steps, progress.kl, progress.last_score);
+    if let Some(kept) = put_back {
+        trainer.policy.import_parameters(&kept.parameters)?;
+        (kept_step, kl, last_score) = (kept.step, kept.kl, kept.score);
+    }
+    if passed_budget {
+        hooks.warning(&format!(
+            "the KL budget of {} nats a response was passed after step {steps}; the policy of step {kept_step} is kept",
+            config.kl_budget.unwrap_or(f64::NAN)
+        ));
+    }
+    if fallen {
+        hooks.warning(&format!(
+            "the held-out score has fallen from its peak of {:.3} by step {steps}, while the reward is what training raises: \
+             over-optimisation; the policy of step {kept_step} is kept",
+            progress.watch.as_ref().and_then(Watch::peak).unwrap_or(f64::NAN)
+        ));
+    }
+    hooks.progress(total, total, "");
+    let report = PpoReport {
+        steps,
+        kept_step,
+        stopped_by_kl_budget: passed_budget,
+        stopped_by_watch: fallen,
+        kl,
+        first_score: progress.first_score,
+        last_score,
+    };
+    let (policy, _) = trainer.policy.into_model();
+    let critic = trainer.critic.map(|critic| {
+        let (trunk, head) = critic.into_model();
+        (trunk, head.expect("a critic has a head"))
+    });
+    Ok(Outcome::Finished(TrainedPpo { policy, critic, report }))
+}
+
+impl Progress {
+    fn new(config: &PpoConfig) -> Self {
+        Self {
+            done: 0,
+            first_score: f64::NAN,
+            last_score: f64::NAN,
+            kl: 0.0,
+            watch: config.watch.as_ref().map(Watch::new),
+            within_budget: None,
+            peak: None,
+        }
+    }
+
+    fn write_to<'a>(&'a self, trainer: &'a PpoTrainer, snapshot: &mut Snapshot<'a>) {
+        trainer.policy.write_to("policy", snapshot);
+        if let Some(critic) = &trainer.critic {
+            critic.write_to("critic", snapshot);
+        }
+        snapshot.numbers("kl_coef".into(), vec![trainer.kl.value]);
+        snapshot.numbers("score_normalizer".into(), trainer.scores.to_numbers());
+        snapshot.numbers("scores_and_kl".into(), vec![self.first_score, self.last_score, self.kl]);
+        if let Some(watch) = &self.watch {
+            snapshot.numbers("watch".into(), watch.to_numbers());
+        }
+        for (name, kept) in [("within_budget", &self.within_budget), ("peak", &self.peak)] {
+            let Some(kept) = kept else { continue };
+            snapshot.numbers(name.into(), vec![kept.step as f64, kept.kl, kept.score]);
+            for (parameter, values) in &kept.parameters {
+                snapshot.tensor(format!("{name}/{parameter}"), Cow::Borrowed(values));
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        trainer: &mut PpoTrainer,
+        config: &PpoConfig,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
+        trainer.policy.read_from("policy", checkpoint)?;
+        if let Some(critic) = &mut trainer.critic {
+            critic.read_from("critic", checkpoint)?;
+        }
+        trainer.kl.value = checkpoint.number("kl_coef")?;
+        let damaged = |what: &str| TrainError::Checkpoint {
+            path: checkpoint.path.clone(),
+            reason: format!("`{what}` has too few numbers"),
+        };
+        trainer.scores = ScoreNormalizer::from_numbers(checkpoint.numbers("score_normalizer")?)
+            .ok_or_else(|| damaged("score_normalizer"))?;
+        let &[first, last, kl] = checkpoint.numbers("scores_and_kl")? else {
+            return Err(damaged("scores_and_kl"));
+        };
+        (self.first_score, self.last_score, self.kl) = (first, last, kl);
+        if let Some(watch) = &config.watch {
+            self.watch = Some(
+                Watch::from_numbers(watch, checkpoint.numbers("watch")?).ok_or_else(|| damaged("watch"))?,
+            );
+        }
+        self.within_budget = Kept::read_from("within_budget", checkpoint);
+        self.peak = Kept::read_from("peak", checkpoint);
+        self.done = checkpoint.step;
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn read_from(name: &str, checkpoint: &mut Checkpoint) -> Option<Self> {
+        let Ok(&[step, kl, score]) = checkpoint.numbers(name) else { return None };
+        let parameters = checkpoint.take_tensors(&format!("{name}/"));
+        Some(Self { step: step as u64, kl, score, parameters })
+    }
+}
+
+/// Samples the responses of step `done` + 1 from the policy as it is.
+fn roll_out(
+    trainer: &PpoTrainer,
+    prompts: &[PromptIds],
+    sampling: &SamplingConfig,
+    done: u64,
+    total: u64,
+    hooks: &mut dyn Hooks,
+) -> Result<Vec<Experience>> {
+    let (config, run_seed) = (&trainer.config, trainer.run_seed);
+    let chosen = prompts_of_step(prompts.len(), config.prompts_per_step, done, run_seed);
+    let requests: Vec<GenerateRequest> = chosen
+        .iter()
+        .enumerate()
+        .map(|(place, &prompt)| GenerateRequest {
+            prompt_ids: prompts[prompt].ids.clone(),
+            n: config.samples_per_prompt,
+            seed: seed::derive(run_seed, "ppo/sample", done * config.prompts_per_step as u64 + place as u64),
+        })
+        .collect();
+    let mut sampler = trainer.policy.decoder.frozen();
+    sampler.merge_lora(); // one product a projection instead of three
+    let samples = generate(&sampler, &requests, sampling, &mut |progress| {
+        hooks.progress(
+            done,
+            total,
+            &format!("sampling {}/{}", progress.samples_done, progress.samples_total),
+        );
+    })?;
+    let mut experiences = Vec::with_capacity(chosen.len() * config.samples_per_prompt);
+    for (group, (request, samples)) in requests.into_iter().zip(samples).enumerate() {
+        for sample in samples {
+            let (ids, ended) = (sample.ids, sample.finish == FinishReason::Stop);
+            let prompt_ids = request.prompt_ids.clone();
+            let experience = Experience::new(prompt_ids, ids, ended, config, sampling.max_new_tokens);
+            experiences.push(Experience { group, ..experience });
+        }
+    }
+    Ok(experiences)
+}
+
+/// Prompts of a step: an endless sequence of shuffled passes over all prompts, `count` a step.
+fn prompts_of_step(prompts: usize, count: usize, step: u64, run_seed: u64) -> Vec<usize> {
+    let first = step * count as u64;
+    let mut epoch = u64::MAX;
+    let mut order = Vec::new();
+    (first..first + count as u64)
+        .map(|position| {
+            if position / prompts as u64 != epoch {
+                epoch = position / prompts as u64;
+                order = epoch_order(prompts, epoch, run_seed, "ppo/prompts");
+            }
+            order[(position % prompts as u64) as usize]
+        })
+        .collect()
+}
+
+fn check_prompts(prompts: &[PromptIds], policy: &Decoder) -> Result<()> {
+    if prompts.is_empty() {
+        let next_step = "add prompts, or lower `prompts.eval_fraction`".to_string();
+        return Err(TrainError::NoData { trainer: "ppo", what: "prompts", next_step });
+    }
+    for prompt in prompts {
+        policy.check_ids(&prompt.ids).map_err(|error| TrainError::BadExample {
+            prompt_id: prompt.id.clone(),
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+/// One row under TRL's names.
+fn row_of(
+    experiences: &[Experience],
+    updates: &[PpoUpdate],
+    trainer: &PpoTrainer,
+    rates: PpoRates,
+    step: u64,
+    prompts: usize,
+) -> MetricRow {
+    let config = &trainer.config;
+    let count = updates.len().max(1) as f64;
+    let average = |of: fn(&PpoUpdate) -> f64| updates.iter().map(of).sum::<f64>() / count;
+    let estimator = config.kl_estimator();
+    let non_score = |e: &Experience| {
+        let tokens = e.old_logprobs.iter().zip(&e.ref_logprobs);
+        tokens.map(|(old, re)| -trainer.kl.value * kl_estimate(estimator, *old, *re)).sum::<f64>()
+    };
+    let episodes = step * experiences.len() as u64;
+    let epoch = (step * config.prompts_per_step as u64) as f64 / prompts as f64;
+    let mut row = MetricRow::new("ppo", step, epoch)
+        .with(metrics::OBJECTIVE_KL, mean(experiences, Experience::kl))
+        .with(metrics::OBJECTIVE_KL_COEF, trainer.kl.value)
+        .with(metrics::OBJECTIVE_ENTROPY, mean(experiences, |e| -e.old_logprobs.iter().sum::<f64>()))
+        .with(metrics::OBJECTIVE_NON_SCORE_REWARD, mean(experiences, non_score))
+        .with(metrics::OBJECTIVE_RLHF_REWARD, mean(experiences, |e| e.score + non_score(e)))
+        .with(metrics::OBJECTIVE_SCORES, mean(experiences, |e| e.score))
+        .with(metrics::OBJECTIVE_RAW_SCORES, mean(experiences, |e| e.raw_score))
+        .with(metrics::OBJECTIVE_LENGTH, mean(experiences, |e| e.response_ids.len() as f64))
+        .with(metrics::POLICY_APPROXKL_AVG, average(|u| u.approxkl))
+        .with(metrics::POLICY_CLIPFRAC_AVG, average(|u| u.policy_clipfrac))
+        .with(metrics::POLICY_GRAD_NORM, average(|u| u.policy_grad_norm))
+        .with(metrics::LOSS_POLICY_AVG, average(|u| u.policy_loss))
+        .with(metrics::VAL_RATIO, average(|u| u.ratio))
+        .with(metrics::VAL_NUM_EOS_TOKENS, experiences.iter().filter(|e| e.ended).count() as f64)
+        .with(metrics::LR, rates.policy.unwrap_or(0.0))
+        .with(metrics::EPISODE, episodes as f64);
+    if config.algorithm.has_critic() {
+        row.set(metrics::LOSS_VALUE_AVG, average(|u| u.value_loss));
+        row.set(metrics::VAL_CLIPFRAC_AVG, average(|u| u.value_clipfrac));
+        row.set(metrics::VAL_GRAD_NORM, average(|u| u.value_grad_norm));
+    }
+    row
+}
+
+fn mean(experiences: &[Experience], of: impl Fn(&Experience) -> f64) -> f64 {
+    experiences.iter().map(of).sum::<f64>() / experiences.len() as f64
+}
+
+/// Means over the responses of each prompt; prompts without a score are left out.
+fn prompt_means(experiences: &[Experience], scores: &[Option<f64>]) -> Vec<f64> {
+    groups(experiences)
+        .into_iter()
+        .filter_map(|group| {
+            let known: Vec<f64> = scores[group].iter().flatten().copied().collect();
+            (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_go_through_all_prompts_before_any_comes_again() {
+        let mut seen: Vec<usize> = (0..5).flat_map(|step| prompts_of_step(10, 4, step, 3)).collect();
+        let second = seen.split_off(10);
+        for mut pass in [seen.clone(), second.clone()] {
+            pass.sort_unstable();
+            assert_eq!(pass, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(seen, second);
+        assert_eq!(prompts_of_step(2, 5, 0, 3).len(), 5, "more prompts a step than there are");
+    }
+}
