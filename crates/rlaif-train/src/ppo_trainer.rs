@@ -345,8 +345,10 @@ impl PpoTrainer {
             add_scaled(&mut gradients[place], &loss.gradient, of_response);
             metrics.policy_loss += loss.sum * of_response;
             if kl_coef > 0.0 {
-                let (sum, slopes) =
-                    kl_loss(self.config.kl_estimator(), &logprobs[place], &experience.ref_logprobs);
+                let sampled =
+                    self.config.kl_correction.then_some((&*experience.old_logprobs, self.config.ratio()));
+                let estimator = self.config.kl_estimator();
+                let (sum, slopes) = kl_loss(estimator, &logprobs[place], &experience.ref_logprobs, sampled);
                 add_scaled(&mut gradients[place], &slopes, kl_coef * of_token);
                 metrics.policy_loss += sum * kl_coef * of_token;
             }

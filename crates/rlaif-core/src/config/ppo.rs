@@ -202,6 +202,9 @@ pub struct PpoConfig {
     pub kl_estimator: Option<KlEstimator>,
     /// Where the penalty is. Default `token`; `rloo` `sequence` (OpenRLHF: `token`), `grpo` `loss`.
     pub kl_place: Option<KlPlace>,
+    /// With `kl_place` `loss`: multiply the penalty by the ratio, so that its gradient is that of KL (DeepSeek-V3.2; TRL's
+    /// `use_bias_correction_kl`). Default true (Shao et al. 2024: false).
+    pub kl_correction: bool,
     /// Default `fixed`.
     pub kl_controller: KlController,
     /// Adaptive: the KL a response (summed over tokens, nats) to steer to. Default 6.
@@ -286,6 +289,7 @@ impl Default for PpoConfig {
             kl_coef: None,
             kl_estimator: None,
             kl_place: None,
+            kl_correction: true,
             kl_controller: KlController::Fixed,
             kl_target: 6.0,
             kl_horizon: 10_000.0,

@@ -1,7 +1,7 @@
 //! Losses of policies on their own samples: PPO's clipped policy and value losses, Schulman et al. 2017, eq. 7
 //! (<https://arxiv.org/abs/1707.06347>), and their relatives.
 
-use rlaif_core::config::KlEstimator;
+use rlaif_core::config::{KlEstimator, RatioLevel};
 
 use crate::math::kl_estimate;
 
@@ -100,16 +100,39 @@ pub fn policy_gradient_loss(logprobs: &[f64], old_logprobs: &[f64], advantages: 
 /// Σ of the KL estimate of single tokens and its slope in logp: GRPO's penalty, Shao et al. 2024, eq. 4
 /// (<https://arxiv.org/abs/2402.03300>). The slope of k1 is 1 everywhere and leashes nothing in expectation; k2's is that of KL.
 ///
+/// With `sampled`, the log-probs at sampling and what the ratio is of, each estimate is multiplied by its ratio, so that the slope of k1
+/// and k3 is that of KL: DeepSeek-V3.2 2025, eq. 7 (<https://arxiv.org/abs/2512.02556>).
+///
 /// Shapes: all slices `[T]`.
-pub fn kl_loss(estimator: KlEstimator, logprobs: &[f64], ref_logprobs: &[f64]) -> (f64, Vec<f64>) {
-    let tokens = || logprobs.iter().zip(ref_logprobs);
-    let sum = tokens().map(|(logprob, reference)| kl_estimate(estimator, *logprob, *reference)).sum();
+pub fn kl_loss(
+    estimator: KlEstimator,
+    logprobs: &[f64],
+    ref_logprobs: &[f64],
+    sampled: Option<(&[f64], RatioLevel)>,
+) -> (f64, Vec<f64>) {
     let slope = |x: f64| match estimator {
         KlEstimator::K1 => 1.0,
         KlEstimator::K2 => x,
         KlEstimator::K3 => -(-x).exp_m1(),
     };
-    (sum, tokens().map(|(logprob, reference)| slope(logprob - reference)).collect())
+    let tokens = || logprobs.iter().zip(ref_logprobs);
+    let estimates: Vec<f64> = tokens().map(|(now, re)| kl_estimate(estimator, *now, *re)).collect();
+    let slopes = tokens().map(|(now, re)| slope(now - re));
+    let Some((old, level)) = sampled else { return (estimates.iter().sum(), slopes.collect()) };
+    let log_ratios: Vec<f64> = logprobs.iter().zip(old).map(|(now, old)| now - old).collect();
+    let scale = match level {
+        RatioLevel::Token => {
+            let ratios: Vec<f64> = log_ratios.iter().map(|log_ratio| log_ratio.exp()).collect();
+            let sum = ratios.iter().zip(&estimates).map(|(ratio, estimate)| ratio * estimate).sum();
+            let both = slopes.zip(&estimates).zip(&ratios);
+            return (sum, both.map(|((slope, estimate), ratio)| ratio * (slope + estimate)).collect());
+        }
+        RatioLevel::Sequence => 1.0,
+        RatioLevel::SequenceMean => 1.0 / logprobs.len() as f64,
+    };
+    let ratio = (scale * log_ratios.iter().sum::<f64>()).exp();
+    let sum = ratio * estimates.iter().sum::<f64>();
+    (sum, slopes.map(|slope| ratio * slope + scale * sum).collect())
 }
 
 /// Sums over the values of a micro-batch; the trainer divides by those of the whole mini-batch.
@@ -214,11 +237,18 @@ mod tests {
         assert_gradient(|x| at(x).sum, &NEW, &at(&NEW).gradient);
         assert_close(&at(&NEW).gradient, &[-1.0, 1.0, 0.5, -2.0]);
         for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
-            let at = |x: &[f64]| kl_loss(estimator, x, &OLD);
-            assert_gradient(|x| at(x).0, &NEW, &at(&NEW).1);
+            let reference = [-1.2, -0.4, -1.5, -0.3];
+            let levels = [RatioLevel::Token, RatioLevel::Sequence, RatioLevel::SequenceMean];
+            for sampled in levels.map(|level| Some((&OLD[..], level))).into_iter().chain([None]) {
+                let at = |x: &[f64]| kl_loss(estimator, x, &reference, sampled);
+                assert_gradient(|x| at(x).0, &NEW, &at(&NEW).1);
+            }
         }
-        let (k3, slope) = kl_loss(KlEstimator::K3, &[-1.3], &[-1.7]);
+        let (k3, slope) = kl_loss(KlEstimator::K3, &[-1.3], &[-1.7], None);
         assert_close(&[k3, slope[0]], &[0.0703200460, 1.0 - (-0.4f64).exp()]);
+        // On fresh samples, where every ratio is 1, the slope is x: that of KL.
+        let (k3, slope) = kl_loss(KlEstimator::K3, &[-1.3], &[-1.7], Some((&[-1.3], RatioLevel::Token)));
+        assert_close(&[k3, slope[0]], &[0.0703200460, 0.4]);
     }
 
     #[test]
