@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn watch() -> Watch {
-        Watch::new(&WatchConfig { window: 2, max_drop: 0.1 })
+        Watch::new(&WatchConfig { window: 2, max_drop: 0.1, judges: None })
     }
 
     /// Prompts around a mean, with a standard error of about `error`.

@@ -451,6 +451,26 @@ pub fn opinions(context: &Context, work: &Assignment) -> Result<Vec<Opinion>> {
     Ok(opinions.collect())
 }
 
+/// What a judge that looks at one response at a time has scored, by response: contrastive scores, or the mean rating of its templates.
+///
+/// # Errors
+/// If a template cannot be used, or the store cannot be read.
+pub fn scores(context: &Context, judge: &JudgeConfig) -> Result<BTreeMap<String, f64>> {
+    if judge.protocol == Protocol::Contrastive {
+        return Ok(context.wait(context.store.scores(&judge.name))?);
+    }
+    let mut by_response: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for asker in templates::of_asked(context, judge)? {
+        for (response, score) in
+            context.wait(context.store.scores(&ratings::score_name(judge, asker.name())))?
+        {
+            by_response.entry(response).or_default().push(score);
+        }
+    }
+    let mean = |scores: Vec<f64>| scores.iter().sum::<f64>() / scores.len() as f64;
+    Ok(by_response.into_iter().map(|(response, scores)| (response, mean(scores))).collect())
+}
+
 /// How many pairs met each fate, by its name.
 pub fn count_fates(preferences: &[Preference]) -> BTreeMap<String, u64> {
     let mut fates = BTreeMap::new();

@@ -24,6 +24,7 @@ mod pipeline;
 mod probe;
 mod progress;
 mod report;
+mod rewards;
 mod robustness;
 mod run_folder;
 mod sampling;

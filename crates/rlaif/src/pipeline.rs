@@ -10,9 +10,9 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{interrupt, stages};
+use crate::{interrupt, rewards, stages};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{JudgeConfig, JudgeKind, LabelConfig, Stage};
+use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -44,12 +44,13 @@ pub struct Step {
 }
 
 /// What a stage reads, of the stages that this run has.
-pub fn inputs(stage: Stage, has: &[Stage]) -> Vec<Stage> {
+pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
     let wanted: &[Stage] = match stage {
         Stage::Generate => &[],
         Stage::Label => &[Stage::Generate],
         Stage::Reward | Stage::Dpo => &[Stage::Label],
-        Stage::Ppo => &[Stage::Reward],
+        Stage::Ppo if rewards::reads_reward_model(config) => &[Stage::Reward],
+        Stage::Ppo => &[],
         // The reward model, where there is one, scores what is evaluated.
         Stage::Evaluate => &[Stage::Reward, Stage::Ppo, Stage::Dpo],
         Stage::Report => {
@@ -82,7 +83,7 @@ pub fn plan(
         if !selected {
             continue;
         }
-        for input in inputs(stage, has) {
+        for input in inputs(&context.config, stage, has) {
             let planned = steps.iter().any(|step: &Step| step.stage == input);
             if !planned && stage != Stage::Report && !context.manifest.is_done(input, &fingerprints[&input]) {
                 let (name, needs) = (stage.name(), input.name());
@@ -149,7 +150,7 @@ pub fn retry_failures(context: &mut Context, stage: Stage) -> Result<()> {
     record.state = State::Started;
     let mut changed = vec![stage];
     for later in Stage::ALL {
-        if inputs(later, &Stage::ALL).iter().any(|input| changed.contains(input)) {
+        if inputs(&context.config, later, &Stage::ALL).iter().any(|input| changed.contains(input)) {
             changed.push(later);
             context.manifest.stages.remove(later.name());
         }
@@ -205,18 +206,23 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
     Ok(failures)
 }
 
-/// Refuses to begin what would stop at a judge without its key, or without what its templates show, hours later.
+/// Refuses to begin what would stop at a judge without its key, without what its templates show, or at a rule, hours later.
 fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
     for step in steps.iter().filter(|step| step.action != Action::Skip) {
+        let config = &context.config;
         let (judges, prompts, with_probe) = match step.stage {
             Stage::Label => {
-                let probe = context.config.label.probe.is_some();
-                (context.config.label.judges.as_slice(), &context.prompts.train, probe)
+                (config.label.judges.clone(), &context.prompts.train, config.label.probe.is_some())
             }
-            Stage::Evaluate => (context.config.evaluation_judges(), &context.prompts.eval, false),
+            Stage::Ppo => {
+                rewards::check(context)?;
+                let judges = [config.tuning_judges(), config.watching_judges()].concat();
+                (judges, &context.prompts.train, false)
+            }
+            Stage::Evaluate => (config.evaluation_judges().to_vec(), &context.prompts.eval, false),
             _ => continue,
         };
-        for warning in templates::check(context, judges, prompts, with_probe)? {
+        for warning in templates::check(context, &judges, prompts, with_probe)? {
             say(&format!("warning: {warning}"));
         }
         for judge in judges.iter().filter(|judge| judge.kind.is_remote()) {
@@ -284,7 +290,7 @@ fn recipe(
     };
     let mut inputs_of = serde_json::Map::new();
     let mut input = |name: &str, fingerprint: &str| inputs_of.insert(name.into(), fingerprint.into());
-    for read in inputs(stage, has) {
+    for read in inputs(config, stage, has) {
         input(read.name(), &fingerprints[&read]);
     }
     let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
@@ -331,8 +337,32 @@ fn recipe(
             put("reward", section(serde_json::to_value(&config.reward), &["save_steps"])?);
         }
         Stage::Ppo => {
-            put("ppo", section(serde_json::to_value(&config.ppo), &["save_steps"])?);
+            let watch = config.ppo.watch.clone().map(|watch| WatchConfig { judges: None, ..watch });
+            let ppo = PpoConfig { watch, judges: None, ..config.ppo.clone() };
+            put("ppo", section(serde_json::to_value(&ppo), &["save_steps"])?);
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
+            let judges = [config.tuning_judges(), config.watching_judges()].concat();
+            if !judges.is_empty() {
+                put("ppo.judges", judges_recipe(config.tuning_judges())?);
+                put("ppo.watch.judges", judges_recipe(config.watching_judges())?);
+                put("label.asking", asking_recipe(&config.label)?);
+                put("label.max_response_chars", config.label.max_response_chars.into());
+                put("label.too_long", serde_json::to_value(config.label.too_long)?);
+                put("label.vote_smoothing", config.label.vote_smoothing.into());
+            }
+            if !rewards::reads_reward_model(config) {
+                input("prompts", &context.prompts.fingerprint);
+                input("policy", &context.policy_fingerprint);
+            }
+            for (rule, fingerprint) in rewards::fingerprints(context)? {
+                input(&rule, &fingerprint);
+            }
+            for (judge, fingerprint) in context.local_judge_fingerprints(&judges)? {
+                input(&format!("model of judge `{judge}`"), &fingerprint);
+            }
+            for (template, fingerprint) in templates::fingerprints(context, &judges)? {
+                input(&template, &fingerprint);
+            }
         }
         Stage::Dpo => {
             put("dpo", section(serde_json::to_value(&config.dpo), &["save_steps"])?);
@@ -407,14 +437,19 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rlaif_core::config::{RewardKind, RewardSource};
 
     #[test]
     fn a_stage_reads_what_the_design_says() {
-        let all = Stage::ALL;
-        assert_eq!(inputs(Stage::Ppo, &all), [Stage::Reward]);
-        assert_eq!(inputs(Stage::Evaluate, &all), [Stage::Reward, Stage::Ppo, Stage::Dpo]);
-        assert_eq!(inputs(Stage::Evaluate, &[Stage::Generate, Stage::Label, Stage::Dpo]), [Stage::Dpo]);
-        assert_eq!(inputs(Stage::Ppo, &[Stage::Ppo]), [Stage::Reward], "what is required stays required");
+        let (all, mut config) = (Stage::ALL, Config::default());
+        assert_eq!(inputs(&config, Stage::Ppo, &all), [Stage::Reward]);
+        assert_eq!(inputs(&config, Stage::Evaluate, &all), [Stage::Reward, Stage::Ppo, Stage::Dpo]);
+        let some = [Stage::Generate, Stage::Label, Stage::Dpo];
+        assert_eq!(inputs(&config, Stage::Evaluate, &some), [Stage::Dpo]);
+        let alone = inputs(&config, Stage::Ppo, &[Stage::Ppo]);
+        assert_eq!(alone, [Stage::Reward], "what is required stays required");
+        config.ppo.rewards = vec![RewardSource { kind: RewardKind::Judges, ..RewardSource::default() }];
+        assert_eq!(inputs(&config, Stage::Ppo, &all), []);
     }
 
     #[test]

@@ -411,3 +411,142 @@ fn local_judges_explain_verdict_and_rate_without_a_network() {
     assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
     assert!(stderr.contains("preferences of 36 pairs"), "{stderr}");
 }
+
+const TUNE: [&str; 2] = ["ppo", "rlaif.toml"];
+
+/// A lab that only tunes, on what the endpoint says of each rollout.
+fn tuned_by(endpoint: &Endpoint, judge: &str, ppo: &str) -> Lab {
+    let lab = endpoint.lab(judge, "");
+    lab.edit("seed = 7", "seed = 7\nstages = [\"ppo\"]");
+    lab.edit("[ppo.optim]", &format!("{ppo}\n[[ppo.rewards]]\nkind = \"judges\"\n[ppo.optim]"));
+    lab.edit("epochs = 2\nmicro", "micro");
+    lab
+}
+
+fn summary(lab: &Lab) -> Value {
+    serde_json::from_str::<Value>(&lab.read("runs/tiny/manifest.json")).unwrap()["stages"]["ppo"].clone()
+}
+
+#[test]
+fn a_policy_is_tuned_on_ratings_that_are_bought_once_however_often_the_run_is_killed() {
+    let endpoint = Endpoint::new(false);
+    let rating = "protocol = \"rating\"";
+    let lab = tuned_by(&endpoint, rating, "algorithm = \"reinforce\"");
+    let started = std::time::Instant::now();
+    let (_, stderr) = lab.done(&TUNE);
+    let whole = started.elapsed();
+    assert!(stderr.contains("3 steps by `reinforce`") && stderr.contains("cost $"), "{stderr}");
+    let asked = endpoint.calls();
+    assert!((10..=18 + 1).contains(&asked), "3 rollouts of 6 responses, each rated once: {asked}");
+    assert!(summary(&lab)["cost_micro_usd"].as_i64().unwrap() > 0, "{}", summary(&lab));
+    let rewards: Vec<f64> = lab
+        .read("runs/tiny/metrics/ppo.jsonl")
+        .lines()
+        .map(|row| serde_json::from_str::<Value>(row).unwrap()["objective/raw_scores"].as_f64().unwrap())
+        .collect();
+    // 8.5 and 2.75 of 1 to 10 are what the endpoint says.
+    let (least, most) = ((2.75 - 5.5) / 4.5, (8.5 - 5.5) / 4.5);
+    assert!(rewards.iter().all(|mean| (least..=most).contains(mean)) && rewards.len() == 3, "{rewards:?}");
+
+    let killed = tuned_by(&endpoint, rating, "algorithm = \"reinforce\"");
+    let mut kills = 0;
+    for patience in (1..).map(|tenths| whole * tenths / 10) {
+        let mut child = killed.process(&TUNE).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(patience);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills < 60, "the run makes no progress between kills");
+    }
+    assert!(kills >= 2, "only {kills} kills");
+    assert!(killed.weights("ppo") == lab.weights("ppo"), "the policies differ after {kills} kills");
+    let again = endpoint.calls() - asked;
+    // A call in flight when the process died may be sent once more; its answer was lost on the way.
+    assert!(again <= asked + 16 * kills, "{again} calls after {kills} kills, {asked} without");
+    let bodies: Vec<String> = endpoint.bodies.lock().unwrap()[asked..].iter().map(Value::to_string).collect();
+    let distinct: std::collections::BTreeSet<&String> = bodies.iter().collect();
+    assert!(distinct.len() <= asked, "the same questions: {} of {asked}", distinct.len());
+}
+
+#[test]
+fn pairwise_judges_choose_between_the_samples_of_online_dpo() {
+    let endpoint = Endpoint::new(false);
+    let lab = tuned_by(&endpoint, "", "algorithm = \"online_dpo\"");
+    let (_, stderr) = lab.done(&TUNE);
+    assert!(stderr.contains("by `online_dpo`"), "{stderr}");
+    for row in lab.read("runs/tiny/metrics/ppo.jsonl").lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let mean = row["objective/raw_scores"].as_f64().unwrap();
+        assert!((mean - 0.5).abs() < 1e-9, "of two, one wins what the other loses: {mean}");
+        assert!(row["loss/policy_avg"].as_f64().unwrap() > 0.0);
+    }
+    assert!(lab.weights("ppo").len() > 1000);
+}
+
+#[test]
+fn a_budget_stops_live_judges_and_nothing_is_lost() {
+    let endpoint = Endpoint::new(false);
+    let lab = tuned_by(&endpoint, "protocol = \"rating\"", "");
+    lab.edit("seed = 7", "seed = 7\nmax_usd_per_stage = { ppo = 0.000001 }");
+    let (_, stderr) = lab.ends_with(1, &TUNE);
+    assert!(
+        stderr.contains("run.max_usd_per_stage") && stderr.contains("run the same command again"),
+        "{stderr}"
+    );
+    lab.edit("{ ppo = 0.000001 }", "{ ppo = 1.0 }");
+    lab.done(&TUNE);
+}
+
+/// Rules and a watch: the reward is for short responses, and a judge that sees what training does not looks on.
+#[test]
+fn rules_are_maximised_while_a_judge_watches() {
+    let endpoint = Endpoint::new(false);
+    let lab = endpoint.lab("protocol = \"rating\"", "");
+    lab.edit("seed = 7", "seed = 7\nstages = [\"ppo\"]");
+    lab.write("schema.json", r#"{"type": "object"}"#);
+    let rewards = r#"algorithm = "rloo"
+[[ppo.rewards]]
+kind = "length"
+max_tokens = 4
+[[ppo.rewards]]
+kind = "regex"
+pattern = '[a-z]'
+weight = -0.5
+[[ppo.rewards]]
+kind = "json_schema"
+schema = "schema.json"
+[ppo.watch]
+window = 1
+[ppo.optim]"#;
+    lab.edit("[ppo.optim]", rewards);
+    lab.edit("epochs = 2\nmicro", "micro");
+    lab.done(&TUNE);
+    for row in lab.read("runs/tiny/metrics/ppo.jsonl").lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let (held_out, reward) = (&row["objective/held_out_scores"], &row["objective/raw_scores"]);
+        assert!((-1.0..=1.0).contains(&held_out.as_f64().unwrap()), "{row}");
+        assert!((-0.5..=1.0).contains(&reward.as_f64().unwrap()), "{row}");
+    }
+    assert!(endpoint.calls() > 10);
+
+    // Mistakes are told before anything is computed.
+    let refuses = |from: &str, to: &str, pieces: &[&str]| {
+        lab.edit(from, to);
+        let (_, stderr) = lab.ends_with(1, &TUNE);
+        pieces.iter().for_each(|piece| assert!(stderr.contains(piece), "{piece}: {stderr}"));
+        lab.edit(to, from);
+    };
+    refuses("'[a-z]'", "'[a-z'", &["ppo.rewards[1].pattern", "unclosed"]);
+    refuses("\"schema.json\"", "\"no.json\"", &["ppo.rewards[2].schema", "no.json"]);
+    refuses("max_tokens = 4", "weight = 1.5", &["ppo.rewards[0].max_tokens"]);
+    refuses("kind = \"length\"\nmax_tokens = 4", "kind = \"reference\"", &["train-01", "reference"]);
+    refuses("kind = \"length\"\nmax_tokens = 4", "kind = \"judges\"", &["ppo.watch.judges", "fake"]);
+    refuses("samples_per_prompt = 2", "samples_per_prompt = 1", &["ppo.samples_per_prompt", "rloo"]);
+    lab.write("schema.json", r#"{"type": 3}"#);
+    let (_, stderr) = lab.ends_with(1, &TUNE);
+    assert!(stderr.contains("ppo.rewards[2].schema"), "{stderr}");
+}

@@ -13,7 +13,7 @@ pub(super) const ANY_VALUE: &str = "*";
 pub(super) fn full_example() -> Config {
     let mut config = Config::default();
     let lora = Some(LoraConfig::default());
-    config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), evaluate: Some(0.5) };
+    config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), ppo: Some(0.5), evaluate: Some(0.5) };
     config.prompts.eval = Some("eval.jsonl".into());
     config.prompts.limit = Some(1);
     config.prompts.system = Some(String::new());
@@ -63,7 +63,16 @@ pub(super) fn full_example() -> Config {
     config.ppo.whiten_advantages = Some(true);
     config.ppo.target_approxkl = Some(0.5);
     config.ppo.score_clip = Some(0.5);
-    config.ppo.watch = Some(WatchConfig::default());
+    config.ppo.watch =
+        Some(WatchConfig { judges: Some(config.label.judges.clone()), ..WatchConfig::default() });
+    config.ppo.judges = Some(config.label.judges.clone());
+    config.ppo.rewards = vec![RewardSource {
+        pattern: Some(String::new()),
+        schema: Some("schema.json".into()),
+        min_tokens: Some(1),
+        max_tokens: Some(1),
+        ..RewardSource::default()
+    }];
     config.ppo.missing_eos_penalty = Some(0.5);
     config.ppo.max_new_tokens = Some(1);
     config.ppo.lora = lora.clone();
@@ -95,8 +104,12 @@ pub(super) fn bare_examples() -> [Config; 2] {
     config.label.few_shot = vec![few_shot(None)];
     config.label.judges = vec![JudgeConfig { sampling_temperature: None, ..JudgeConfig::default() }];
     config.ppo.missing_eos_penalty = None;
+    config.ppo.rewards = vec![RewardSource::default()];
     let mut with_judges = config.clone();
     with_judges.evaluate.judges = Some(config.label.judges.clone());
+    with_judges.ppo.judges = Some(config.label.judges.clone());
+    with_judges.ppo.watch =
+        Some(WatchConfig { judges: Some(config.label.judges.clone()), ..WatchConfig::default() });
     [config, with_judges]
 }
 
@@ -141,6 +154,6 @@ mod tests {
         nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
         default.retain(|key| !bare.contains(key));
         // Empty lists in the default; the tone judge gives its principle and opposite.
-        assert_eq!(default, [".label.few_shot"]);
+        assert_eq!(default, [".label.few_shot", ".ppo.rewards"]);
     }
 }

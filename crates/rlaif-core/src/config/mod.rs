@@ -30,8 +30,8 @@ pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{
-    Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction,
-    ScaleRewards, ScorePlacement, WatchConfig,
+    Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction, RewardKind,
+    RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
 };
 pub use preference::{DpoConfig, RewardConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
@@ -72,5 +72,21 @@ impl Config {
     /// The judges of the evaluation: its own, or those that made the labels.
     pub fn evaluation_judges(&self) -> &[JudgeConfig] {
         self.evaluate.judges.as_ref().unwrap_or(&self.label.judges)
+    }
+
+    /// The judges that score what the policy says while it is tuned; none if none does.
+    pub fn tuning_judges(&self) -> &[JudgeConfig] {
+        match self.ppo.maximises(RewardKind::Judges) {
+            true => self.ppo.judges.as_ref().unwrap_or(&self.label.judges),
+            false => &[],
+        }
+    }
+
+    /// The judges that watch the tuning; none if none does.
+    pub fn watching_judges(&self) -> &[JudgeConfig] {
+        match &self.ppo.watch {
+            Some(watch) => watch.judges.as_deref().unwrap_or(self.evaluation_judges()),
+            None => &[],
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `[ppo]`: every way to tune the policy on its own samples; PPO is one of them.
 
-use super::{LoraConfig, OptimConfig};
+use super::{JudgeConfig, LoraConfig, OptimConfig};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What a rollout is learnt from, and how. Everything that differs between them can be set by itself; the algorithm gives defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,10 +161,63 @@ pub enum ScorePlacement {
     AfterLast,
 }
 
+/// What a part of the reward is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardKind {
+    /// The score of the run's reward model.
+    RewardModel,
+    /// What judges say of the responses while the policy is tuned: direct RLAIF, Lee et al. 2023, section 3.2. Ratings, from −1 to 1, and
+    /// contrastive scores are taken as they are; of pairwise judges a response has its mean probability to beat two others of its prompt.
+    Judges,
+    /// 1 where `pattern` is found in the response, otherwise 0.
+    Regex,
+    /// 1 where the whole response is JSON that fits `schema`, otherwise 0.
+    JsonSchema,
+    /// 1 where the response has from `min_tokens` to `max_tokens`, falling to 0 at none and at twice too many.
+    Length,
+    /// 1 where the answer is the prompt's `reference`, otherwise 0. The answer is what the last match of `pattern` has in its first group,
+    /// or the whole response; numbers are compared as numbers, words without case.
+    Reference,
+}
+
+/// `[[ppo.rewards]]`: one part of what is maximised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardSource {
+    /// Default `reward_model`.
+    pub kind: RewardKind,
+    /// What it is multiplied by in the sum; below 0 it is a punishment. Default 1.
+    pub weight: f64,
+    /// `regex`, `reference`: a regular expression.
+    pub pattern: Option<String>,
+    /// `json_schema`: a file with a JSON Schema, relative to the config file.
+    pub schema: Option<PathBuf>,
+    /// `length`: tokens at least.
+    pub min_tokens: Option<usize>,
+    /// `length`: tokens at most.
+    pub max_tokens: Option<usize>,
+}
+
+impl Default for RewardSource {
+    fn default() -> Self {
+        Self {
+            kind: RewardKind::RewardModel,
+            weight: 1.0,
+            pattern: None,
+            schema: None,
+            min_tokens: None,
+            max_tokens: None,
+        }
+    }
+}
+
 /// `[ppo.watch]`: stops over-optimisation by a second opinion that training never maximises.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchConfig {
+    /// Whose scores they are, as those of `[[ppo.rewards]]` of the kind `judges`. Default: the judges of the evaluation.
+    pub judges: Option<Vec<JudgeConfig>>,
     /// Rollouts over which its score is averaged. Default 3.
     pub window: usize,
     /// Training stops when the average is below its peak by more than this share of what had been gained at the peak, and by more
@@ -173,7 +227,7 @@ pub struct WatchConfig {
 
 impl Default for WatchConfig {
     fn default() -> Self {
-        Self { window: 3, max_drop: 0.05 }
+        Self { judges: None, window: 3, max_drop: 0.05 }
     }
 }
 
@@ -183,6 +237,10 @@ impl Default for WatchConfig {
 pub struct PpoConfig {
     /// Default `ppo`.
     pub algorithm: Algorithm,
+    /// What is maximised: their weighted sum. Default: the reward model.
+    pub rewards: Vec<RewardSource>,
+    /// The judges of `[[ppo.rewards]]`. Default: those of `[label]`.
+    pub judges: Option<Vec<JudgeConfig>>,
     /// Rollout-and-update iterations. Default 20.
     pub steps: usize,
     /// Prompts sampled an iteration. Default 8.
@@ -280,6 +338,8 @@ impl Default for PpoConfig {
     fn default() -> Self {
         Self {
             algorithm: Algorithm::Ppo,
+            rewards: Vec::new(),
+            judges: None,
             steps: 20,
             prompts_per_step: 8,
             samples_per_prompt: 4,
@@ -327,6 +387,14 @@ impl Default for PpoConfig {
 }
 
 impl PpoConfig {
+    /// Whether this kind is a part of what is maximised.
+    pub fn maximises(&self, kind: RewardKind) -> bool {
+        match self.rewards.is_empty() {
+            true => kind == RewardKind::RewardModel,
+            false => self.rewards.iter().any(|source| source.kind == kind),
+        }
+    }
+
     /// `epochs`, or the algorithm's own.
     pub fn epochs(&self) -> usize {
         self.epochs.unwrap_or(if self.algorithm == Algorithm::Ppo { 2 } else { 1 })

@@ -24,6 +24,9 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Those whose judges may cost money.
+    pub const JUDGING: [Self; 3] = [Self::Label, Self::Ppo, Self::Evaluate];
+
     /// Every stage, in order.
     pub const ALL: [Self; 7] =
         [Self::Generate, Self::Label, Self::Reward, Self::Ppo, Self::Dpo, Self::Evaluate, Self::Report];
@@ -59,6 +62,8 @@ pub enum Durability {
 pub struct StageBudgets {
     /// For labelling. Default none.
     pub label: Option<f64>,
+    /// For judges that score or watch the tuning. Default none.
+    pub ppo: Option<f64>,
     /// For the evaluation. Default none.
     pub evaluate: Option<f64>,
 }
@@ -68,6 +73,7 @@ impl StageBudgets {
     pub fn of(&self, stage: Stage) -> Option<f64> {
         match stage {
             Stage::Label => self.label,
+            Stage::Ppo => self.ppo,
             Stage::Evaluate => self.evaluate,
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Algorithm, Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, KlPlace, LoraConfig,
-    OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, Stage, StructuredOutput,
+    OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage, StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -57,6 +57,7 @@ impl Config {
         self.check_prices(&mut check);
         self.check_preference_trainers(&mut check);
         check_ppo(&mut check, &self.ppo);
+        self.check_rewards(&mut check);
         self.check_evaluate(&mut check);
         self.check_lengths(&mut check);
         check.problems
@@ -91,11 +92,9 @@ impl Config {
         if !DEVICES.contains(&run.device.as_str()) {
             check.add("run.device", format!("must be one of {}, got {:?}", list(&DEVICES), run.device));
         }
-        for (stage, max_usd) in
-            [("label", run.max_usd_per_stage.label), ("evaluate", run.max_usd_per_stage.evaluate)]
-        {
-            if let Some(max_usd) = max_usd {
-                check.at_least(&format!("run.max_usd_per_stage.{stage}"), max_usd, 0.0);
+        for stage in Stage::JUDGING {
+            if let Some(max_usd) = run.max_usd_per_stage.of(stage) {
+                check.at_least(&format!("run.max_usd_per_stage.{}", stage.name()), max_usd, 0.0);
             }
         }
         check.at_least("run.drain_seconds", run.drain_seconds, 0.0);
@@ -436,6 +435,91 @@ fn check_ppo(check: &mut Checks, ppo: &PpoConfig) {
     if let Some(watch) = &ppo.watch {
         check.at_least("ppo.watch.window", watch.window, 1);
         check.share("ppo.watch.max_drop", watch.max_drop, Ends::Both);
+    }
+}
+
+impl Config {
+    /// What is maximised, and who watches.
+    fn check_rewards(&self, check: &mut Checks) {
+        let ppo = &self.ppo;
+        for (index, source) in ppo.rewards.iter().enumerate() {
+            let key = |name: &str| format!("ppo.rewards[{index}].{name}");
+            let kind = source.kind;
+            if source.weight == 0.0 || !source.weight.is_finite() {
+                check.add(&key("weight"), format!("must be a number other than 0, got {}", source.weight));
+            }
+            let given = [
+                (
+                    "pattern",
+                    source.pattern.is_some(),
+                    matches!(kind, RewardKind::Regex | RewardKind::Reference),
+                ),
+                ("schema", source.schema.is_some(), kind == RewardKind::JsonSchema),
+                ("min_tokens", source.min_tokens.is_some(), kind == RewardKind::Length),
+                ("max_tokens", source.max_tokens.is_some(), kind == RewardKind::Length),
+            ];
+            for (name, ..) in given.into_iter().filter(|(_, given, read)| *given && !read) {
+                check.add(&key(name), "is not read by this `kind` of reward".into());
+            }
+            match kind {
+                RewardKind::Regex if source.pattern.is_none() => {
+                    check.add(&key("pattern"), "must be given for `kind` = \"regex\"".into());
+                }
+                RewardKind::JsonSchema if source.schema.is_none() => {
+                    check.add(&key("schema"), "must be given for `kind` = \"json_schema\"".into());
+                }
+                RewardKind::Length => match (source.min_tokens, source.max_tokens) {
+                    (None, None) => check.add(
+                        &key("max_tokens"),
+                        "or `min_tokens` must be given for `kind` = \"length\"".into(),
+                    ),
+                    (Some(min), Some(max)) if min > max => {
+                        check.add(
+                            &key("min_tokens"),
+                            format!("must be at most `max_tokens`, {max}, got {min}"),
+                        );
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        for (section, judges) in [
+            ("ppo.judges", ppo.judges.as_deref()),
+            ("ppo.watch.judges", ppo.watch.as_ref().and_then(|watch| watch.judges.as_deref())),
+        ] {
+            check_judges(check, self, section, judges.unwrap_or_default());
+        }
+        if ppo.judges.is_some() && !ppo.maximises(RewardKind::Judges) {
+            let message = "are given, but no part of `ppo.rewards` has `kind` = \"judges\"";
+            check.add("ppo.judges", message.into());
+        }
+        if !self.runs(Stage::Ppo) {
+            return;
+        }
+        for (key, judges) in
+            [("ppo.judges", self.tuning_judges()), ("ppo.watch.judges", self.watching_judges())]
+        {
+            if !judges.is_empty() && ppo.samples_per_prompt < 2 {
+                let message = "must be at least 2 where judges see what the policy says, which is shown to them in pairs, got 1";
+                check.add("ppo.samples_per_prompt", message.into());
+            }
+            let wanted = match key {
+                "ppo.judges" => ppo.maximises(RewardKind::Judges),
+                _ => ppo.watch.is_some(),
+            };
+            if wanted && judges.is_empty() {
+                check.add(key, "must name at least one judge".into());
+            }
+        }
+        if let Some(judge) = self.watching_judges().iter().find(|judge| self.tuning_judges().contains(judge))
+        {
+            let message = format!(
+                "must be others than those that are pleased: a watch that training maximises sees nothing, got {:?} in both",
+                judge.name
+            );
+            check.add("ppo.watch.judges", message);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dropping what a stage derived, so that it can be computed again. Requests and replies stay: they were paid for, and a
 //! stage that asks the same question again finds the answer.
 
-use super::{BASELINE, Store, TRAIN_PAIRS, transaction};
+use super::{BASELINE, LIVE, Store, TRAIN_PAIRS, transaction};
 use crate::Result;
 
 impl Store {
@@ -91,6 +91,21 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(|e| self.fail("clearing responses", e))?;
+        });
+        Ok(())
+    }
+
+    /// Drops the rollouts that live judges saw, and all that was made from them.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn clear_live(&self) -> Result<()> {
+        transaction!(self, "clearing rollouts", |tx| {
+            sqlx::query("DELETE FROM responses WHERE policy GLOB ?")
+                .bind(format!("{LIVE}*"))
+                .execute(&mut *tx)
+                .await
+                .map_err(|e| self.fail("clearing rollouts", e))?;
         });
         Ok(())
     }

@@ -10,6 +10,8 @@ use sqlx::FromRow;
 pub const BASELINE: &str = "baseline";
 /// The policy tuned by PPO.
 pub const PPO: &str = "ppo";
+/// What the names of rollouts begin with that live judges saw; each is the `policy` of its responses, and the set of its pairs.
+pub const LIVE: &str = "ppo-live-";
 /// The policy tuned by DPO.
 pub const DPO: &str = "dpo";
 

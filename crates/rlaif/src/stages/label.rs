@@ -159,14 +159,14 @@ fn label(
 }
 
 /// What the calls of a stage have cost, in words and in micro-dollars (`None` where a price is unknown): all that was spent, less
-/// what the other judging stage has put down, so that the stages always add up to the bill.
+/// what the other judging stages have put down, so that the stages always add up to the bill.
 ///
 /// # Errors
 /// If the store cannot be read.
 pub fn cost(context: &Context, stage: Stage) -> Result<(String, Option<i64>)> {
     let spend = context.wait(context.store.spend())?;
-    let other = if stage == Stage::Label { Stage::Evaluate } else { Stage::Label };
-    let elsewhere = context.manifest.stage(other).and_then(|record| record.cost_micro_usd).unwrap_or(0);
+    let others = Stage::JUDGING.into_iter().filter(|other| *other != stage);
+    let elsewhere: i64 = others.filter_map(|other| context.manifest.stage(other)?.cost_micro_usd).sum();
     let own = MicroUsd(spend.known.0 - elsewhere);
     let reused = match spend.reused {
         0 => String::new(),

@@ -49,6 +49,9 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
         Stage::Reward | Stage::Ppo | Stage::Dpo => {
             remove(&folder.model(name))?;
             remove(&folder.metrics(name))?;
+            if stage == Stage::Ppo {
+                context.wait(context.store.clear_live())?;
+            }
         }
         Stage::Evaluate => {
             context.wait(context.store.clear_evaluate())?;
@@ -85,11 +88,7 @@ pub fn size(context: &Context, stage: Stage) -> String {
         Stage::Label => label::size(context),
         Stage::Reward => format!("{} epochs over the preferences", config.reward.epochs),
         Stage::Dpo => format!("{} epochs over the preferences", config.dpo.epochs),
-        Stage::Ppo => format!(
-            "{} steps of {} responses",
-            config.ppo.steps,
-            config.ppo.prompts_per_step * config.ppo.samples_per_prompt
-        ),
+        Stage::Ppo => ppo::size(&config.ppo),
         Stage::Evaluate => {
             format!(
                 "{} responses of each policy to {eval} prompts",

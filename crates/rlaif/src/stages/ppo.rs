@@ -1,31 +1,41 @@
-//! `ppo`: the policy tuned against the reward model, leashed to the baseline.
+//! `ppo`: the policy tuned on its own samples, leashed to the baseline.
 //!
-//! The critic starts as the reward model's trunk (Stiennon et al. 2020, section 3.4), whose weights are in memory anyway. Its head
-//! starts at zero where scores are normalised to mean 0, since 0 is then the right first guess, and as the reward model's own
-//! otherwise.
+//! A critic of its own starts as the reward model's trunk (Stiennon et al. 2020, section 3.4), whose weights are in memory anyway, or as
+//! the policy's where no reward model is read. Its head starts at zero where scores are normalised to mean 0, since 0 is then the right
+//! first guess, and as the reward model's own otherwise.
 
 use crate::context::Context;
 use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::report::data::PpoSummary;
+use crate::rewards::{Rewards, reads_reward_model};
 use crate::training::{StageHooks, finished};
 use anyhow::{Context as _, Result};
+use rlaif_core::config::{Algorithm, PpoConfig, RewardKind, Stage};
 use rlaif_model::{SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
-use rlaif_train::{PromptIds, Scorer, Tuning, load_reward_model, train_ppo};
+use rlaif_train::{PpoReport, PromptIds, RewardFn, Scorer, Tuning, load_reward_model, train_ppo};
+use std::cell::RefCell;
 
 /// Trains, or goes on from the last checkpoint.
 ///
 /// # Errors
-/// If the reward model cannot be loaded, training fails, or the disk does.
+/// If the reward model cannot be loaded, a judge cannot go on, training fails, or the disk does.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let policy = context.policy()?;
     let config = context.config.ppo.clone();
-    let (trunk, head) = load_reward_model(&context.folder.model("reward"), &context.device)
-        .context("loading the reward model")?;
-    let mut scorer = Scorer::new(&trunk, &head, TOKENS_A_BATCH);
-    let value_head = match config.normalize_scores {
-        true => ScalarHead::zeros(trunk.config().hidden_size, &context.device),
-        false => head,
+    let reward_model = match reads_reward_model(&context.config) {
+        true => {
+            let folder = context.folder.model("reward");
+            Some(load_reward_model(&folder, &context.device).context("loading the reward model")?)
+        }
+        false => None,
+    };
+    let scorer = reward_model.as_ref().map(|(trunk, head)| Scorer::new(trunk, head, TOKENS_A_BATCH));
+    let zeros = ScalarHead::zeros(policy.config().hidden_size, &context.device);
+    let critic = match reward_model {
+        Some((trunk, _)) if config.normalize_scores => (trunk, zeros),
+        Some(reward_model) => reward_model,
+        None => (policy.clone(), zeros),
     };
     let prompts = context
         .prompts
@@ -44,17 +54,25 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("ppo");
     let mut hooks = StageHooks::new(context, "ppo", "steps");
+
+    let shared = RefCell::new(context);
+    let mut rewards = Rewards::maximised(&shared, scorer)?;
+    let mut watch = config.watch.is_some().then(|| Rewards::watching(&shared)).transpose()?;
     let tuning = Tuning {
         policy,
-        critic: Some((trunk, value_head)),
+        critic: config.algorithm.has_critic().then_some(critic),
         prompts: &prompts,
         sampling: &sampling,
-        reward: &mut scorer,
-        watch: None,
+        reward: &mut rewards,
+        watch: watch.as_mut().map(|watch| watch as &mut dyn RewardFn),
     };
     let outcome = train_ppo(tuning, &config, run_seed, &folder, &mut hooks);
     hooks.finish()?;
+    if let Some(failure) = rewards.failure().or(watch.and_then(Rewards::failure)) {
+        return Err(failure); // in its own words, which say what to do
+    }
     let trained = finished(outcome?, "ppo")?;
+    let context = shared.into_inner();
     let saving = || format!("saving the tuned policy in `{}`", folder.display());
     // The policy last: a folder with it is whole.
     if let Some((trunk, head)) = &trained.critic {
@@ -64,22 +82,64 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32).with_context(saving)?;
 
     let report = trained.report;
-    let stopped = match report.stopped_by_kl_budget {
-        true => format!(", stopped by the KL budget and put back to step {}", report.kept_step),
-        false => String::new(),
+    let (spent, cost) = match has_judges(&config) {
+        true => super::label::cost(context, Stage::Ppo)?,
+        false => (String::new(), Some(0)),
     };
+    let spent = if spent.is_empty() { spent } else { format!("; {spent}") };
     let summary = PpoSummary {
         kl_budget: config.kl_budget,
         stopped_at_budget: report.stopped_by_kl_budget,
         steps: report.steps,
     };
     Ok(StageOutcome {
-        summary: format!(
-            "{} steps; mean reward of a rollout {:.3} at first, {:.3} at last, KL {:.2} nats a response{stopped}",
-            report.steps, report.first_score, report.last_score, report.kl
-        ),
+        summary: format!("{}{spent}", describe(&report, config.algorithm)),
         numbers: serde_json::to_value(&summary)?,
-        cost_micro_usd: Some(0),
+        cost_micro_usd: cost,
         ..StageOutcome::default()
     })
+}
+
+/// How much there is to do.
+pub fn size(config: &PpoConfig) -> String {
+    let responses = config.prompts_per_step * config.samples_per_prompt;
+    let judged = match (config.maximises(RewardKind::Judges), config.watch.is_some()) {
+        (true, true) => ", scored and watched by judges as it goes",
+        (true, false) => ", scored by judges as it goes",
+        (false, true) => ", watched by judges as it goes",
+        (false, false) => "",
+    };
+    format!("{} steps of {responses} responses{}{judged}", config.steps, by(config.algorithm))
+}
+
+fn has_judges(config: &PpoConfig) -> bool {
+    config.maximises(RewardKind::Judges) || config.watch.is_some()
+}
+
+/// What is said of an algorithm that is not the stage's own name.
+fn by(algorithm: Algorithm) -> String {
+    match algorithm {
+        Algorithm::Ppo => String::new(),
+        other => format!(" by `{}`", other.name()),
+    }
+}
+
+fn describe(report: &PpoReport, algorithm: Algorithm) -> String {
+    let kept = report.kept_step;
+    let stopped = match (report.stopped_by_kl_budget, report.stopped_by_watch) {
+        (true, _) => format!(", stopped by the KL budget and put back to step {kept}"),
+        (_, true) => format!(", stopped since the held-out score fell, and put back to step {kept}"),
+        _ if kept < report.steps => {
+            format!(", put back to step {kept}, where the held-out score was highest")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{} steps{}; mean reward of a rollout {:.3} at first, {:.3} at last, KL {:.2} nats a response{stopped}",
+        report.steps,
+        by(algorithm),
+        report.first_score,
+        report.last_score,
+        report.kl
+    )
 }
