@@ -74,6 +74,11 @@ impl ChatTemplate {
         }
     }
 
+    /// The file or key that it came from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// The template as it was written.
     pub fn source(&self) -> &str {
         &self.source

@@ -216,10 +216,24 @@ impl Decoder {
     /// If a token id is outside the vocabulary, or a position outside a table of learned ones: check ids where they enter the
     /// program, with [`check_ids`](Self::check_ids).
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
+        self.hidden_from(self.embed(batch.ids(), batch.positions(), None), batch)
+    }
+
+    /// [`hidden`](Self::hidden) with `noise` added to the token embeddings, as NEFTune trains.
+    ///
+    /// Shapes: `noise`: `[N, H]`, row-major.
+    ///
+    /// # Panics
+    /// As [`hidden`](Self::hidden), and if `noise` has another size.
+    pub fn hidden_with_noise(&self, batch: &PackedBatch, noise: Vec<f32>) -> Tensor<2> {
+        let noise = TensorData::new(noise, [batch.num_tokens(), self.config.hidden_size]);
+        let noise = Tensor::from_data(noise, &self.device);
+        self.hidden_from(self.embed(batch.ids(), batch.positions(), Some(noise)), batch)
+    }
+
+    fn hidden_from(&self, embedded: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
         let attention = LayerAttention::new(self, batch);
-        self.blocks(batch.ids(), batch.positions(), &mut |layer, q, k, v| {
-            attention.of(&self.config, layer).forward(q, k, v)
-        })
+        self.blocks_from(embedded, &mut |layer, q, k, v| attention.of(&self.config, layer).forward(q, k, v))
     }
 
     /// Runs all blocks over a stream of tokens; `attend(layer, q, k, v)` rotates queries and keys and attends.
@@ -231,7 +245,15 @@ impl Decoder {
         positions: &[u32],
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let mut x = self.embed(ids, positions); // [N, H]
+        self.blocks_from(self.embed(ids, positions, None), attend)
+    }
+
+    /// [`blocks`](Self::blocks) over what is embedded already, `[N, H]`.
+    fn blocks_from(
+        &self,
+        mut x: Tensor<2>,
+        attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
         for (number, layer) in self.layers.iter().enumerate() {
             let h = layer.input_norm.forward(x.clone());
             let [q, k, v] = layer.queries_keys_values(&h, &self.config);
@@ -244,7 +266,7 @@ impl Decoder {
         self.norm.forward(x)
     }
 
-    fn embed(&self, ids: &[u32], positions: &[u32]) -> Tensor<2> {
+    fn embed(&self, ids: &[u32], positions: &[u32], noise: Option<Tensor<2>>) -> Tensor<2> {
         let select = |table: &Tensor<2>, rows: Vec<i64>| {
             let rows: Tensor<1, Int> = int_tensor(rows, &self.device);
             table.clone().select(0, rows)
@@ -252,6 +274,9 @@ impl Decoder {
         let mut x = select(&self.embedding, ids.iter().map(|&id| i64::from(id)).collect());
         if self.config.architecture.scaled_embedding {
             x = x.mul_scalar((self.config.hidden_size as f64).sqrt());
+        }
+        if let Some(noise) = noise {
+            x = x + noise;
         }
         if let (Some(table), Positions::Learned { offset }) =
             (&self.positions, self.config.architecture.positions)
@@ -268,7 +293,7 @@ impl Decoder {
         logprobs::logprobs(hidden, self.output_head(), reads, temperature)
     }
 
-    /// [`logprobs`](Self::logprobs) with the entropy of each distribution.
+    /// [`logprobs`](Self::logprobs) with the entropy of each distribution and whether the target is its likeliest token.
     pub fn token_statistics(&self, hidden: &Tensor<2>, reads: &Reads, temperature: f64) -> TokenStatistics {
         logprobs::statistics(hidden, self.output_head(), reads, temperature)
     }

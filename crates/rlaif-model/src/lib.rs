@@ -36,6 +36,7 @@ mod save;
 mod simd;
 mod source;
 mod tokenizer;
+mod turns;
 mod weights;
 
 pub use architecture::{Activation, Architecture};
@@ -56,4 +57,5 @@ pub use sampling::{SamplingConfig, sample_token};
 pub use save::{save_causal_lm, save_reward_model};
 pub use source::ModelFiles;
 pub use tokenizer::Tokenizer;
+pub use turns::Turn;
 pub use weights::WeightSource;

@@ -10,12 +10,14 @@ use crate::batch::Reads;
 /// Rows of logits that exist at once; 256 rows of a vocabulary of 50k are 50 MB.
 const CHUNK: usize = 256;
 
-/// Log-probability and entropy at each read.
+/// Log-probability, entropy and rank at each read.
 pub struct TokenStatistics {
     /// log p(target | tokens before), `[R]`.
     pub logprobs: Tensor<1>,
     /// Entropy of the whole next-token distribution in nats, `[R]`; carries no gradient.
     pub entropy: Tensor<1>,
+    /// 1 where no token is likelier than the target, else 0, `[R]`; carries no gradient.
+    pub top: Tensor<1>,
 }
 
 /// log softmax(h W^T / temperature) at the targets.
@@ -25,7 +27,7 @@ pub fn logprobs(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature
     read(hidden, head, reads, temperature, false).logprobs
 }
 
-/// [`logprobs`] with the entropy of each distribution, -sum p log p.
+/// [`logprobs`] with the entropy of each distribution, -sum p log p, and whether the target is its likeliest token.
 pub fn statistics(hidden: &Tensor<2>, head: &Tensor<2>, reads: &Reads, temperature: f64) -> TokenStatistics {
     read(hidden, head, reads, temperature, true)
 }
@@ -35,7 +37,7 @@ fn read(
     head: &Tensor<2>,
     reads: &Reads,
     temperature: f64,
-    with_entropy: bool,
+    with_statistics: bool,
 ) -> TokenStatistics {
     #[cfg(feature = "flex")]
     if !reads.is_empty() && crate::device::is_flex(&hidden.device()) {
@@ -43,16 +45,17 @@ fn read(
             indices: reads.indices.clone(),
             targets: reads.targets.clone(),
             temperature: temperature as f32,
-            with_entropy,
+            with_statistics,
         };
         let count = reads.len();
-        let rows = crate::kernels::token_statistics(hidden, head, plan); // [2, R]
+        let rows = crate::kernels::token_statistics(hidden, head, plan); // [3, R]
         return TokenStatistics {
             logprobs: rows.clone().narrow(0, 0, 1).reshape([count]),
-            entropy: rows.inner().narrow(0, 1, 1).reshape([count]),
+            entropy: rows.clone().inner().narrow(0, 1, 1).reshape([count]),
+            top: rows.inner().narrow(0, 2, 1).reshape([count]),
         };
     }
-    portable(hidden, head, reads, temperature, with_entropy)
+    portable(hidden, head, reads, temperature, with_statistics)
 }
 
 pub(crate) fn portable(
@@ -60,19 +63,21 @@ pub(crate) fn portable(
     head: &Tensor<2>,
     reads: &Reads,
     temperature: f64,
-    with_entropy: bool,
+    with_statistics: bool,
 ) -> TokenStatistics {
     let device = hidden.device().inner();
-    let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
+    let (mut logprobs, mut entropy, mut top) = (Vec::new(), Vec::new(), Vec::new());
     for (indices, targets) in reads.indices.chunks(CHUNK).zip(reads.targets.chunks(CHUNK)) {
         let rows = indices.len();
         let read = hidden.clone().select(0, int_tensor(indices.iter().map(|&i| i as i64).collect(), &device));
         let logits = read.matmul(head.clone().transpose()).div_scalar(temperature); // [rows, V]
         let distribution = log_softmax(logits, 1);
         let targets = int_tensor(targets.iter().map(|&t| i64::from(t)).collect(), &device).reshape([rows, 1]);
-        logprobs.push(distribution.clone().gather(1, targets).reshape([rows]));
-        if with_entropy {
+        let chosen = distribution.clone().gather(1, targets); // [rows, 1]
+        logprobs.push(chosen.clone().reshape([rows]));
+        if with_statistics {
             let distribution = distribution.inner();
+            top.push(chosen.inner().greater_equal(distribution.clone().max_dim(1)).float().reshape([rows]));
             let summed = (distribution.clone().exp() * distribution).sum_dim(1).neg();
             entropy.push(summed.reshape([rows]));
         }
@@ -81,5 +86,5 @@ pub(crate) fn portable(
         true => Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0]), &device),
         false => Tensor::cat(parts, 0),
     };
-    TokenStatistics { logprobs: join(logprobs), entropy: join(entropy) }
+    TokenStatistics { logprobs: join(logprobs), entropy: join(entropy), top: join(top) }
 }

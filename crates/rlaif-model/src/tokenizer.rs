@@ -42,6 +42,27 @@ pub struct Tokenizer {
     unk: Option<u32>,
 }
 
+/// What stands for the text of each control token while a template runs.
+pub(crate) struct StandIns<'a>(Vec<(&'a str, char)>);
+
+impl StandIns<'_> {
+    /// The messages with a character in place of each control token's text.
+    pub(crate) fn hide(&self, messages: &[Message]) -> Vec<Message> {
+        let hide = |text: &str| {
+            self.0.iter().fold(text.to_string(), |text, (token, character)| {
+                text.replace(token, character.encode_utf8(&mut [0; 4]))
+            })
+        };
+        let hidden =
+            |message: &Message| Message { role: hide(&message.role), content: hide(&message.content) };
+        messages.iter().map(hidden).collect()
+    }
+
+    fn show(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_string(), |text, (token, character)| text.replace(*character, token))
+    }
+}
+
 /// How a vocabulary writes bytes.
 #[derive(Debug, Clone)]
 enum Alphabet {
@@ -173,29 +194,20 @@ impl Tokenizer {
             return self.encode_template(&self.render_chat(messages, add_generation_prompt)?);
         }
         let stand_ins = self.stand_ins(messages)?;
-        let hide = |text: &str| {
-            stand_ins.iter().fold(text.to_string(), |text, (token, character)| {
-                text.replace(token, character.encode_utf8(&mut [0; 4]))
-            })
-        };
-        let hidden: Vec<Message> = messages
-            .iter()
-            .map(|message| Message { role: hide(&message.role), content: hide(&message.content) })
-            .collect();
-        let rendered = self.render_chat(&hidden, add_generation_prompt)?;
-        let show = |text: &str| {
-            stand_ins
-                .iter()
-                .fold(text.to_string(), |text, (token, character)| text.replace(*character, token))
-        };
+        let rendered = self.render_chat(&stand_ins.hide(messages), add_generation_prompt)?;
+        self.encode_hidden(&rendered, &stand_ins)
+    }
+
+    /// The ids of what a template wrote of messages with stand-ins.
+    pub(crate) fn encode_hidden(&self, rendered: &str, stand_ins: &StandIns<'_>) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        let mut rest = rendered.as_str();
+        let mut rest = rendered;
         while let Some((at, token, id)) = self.first_special(rest) {
-            ids.extend(self.encode(&show(&rest[..at]))?);
+            ids.extend(self.encode(&stand_ins.show(&rest[..at]))?);
             ids.push(id);
             rest = &rest[at + token.len()..];
         }
-        ids.extend(self.encode(&show(rest))?);
+        ids.extend(self.encode(&stand_ins.show(rest))?);
         Ok(ids)
     }
 
@@ -416,7 +428,7 @@ impl Tokenizer {
     }
 
     /// One private-use character a control token, none of them in these messages.
-    fn stand_ins(&self, messages: &[Message]) -> Result<Vec<(&str, char)>> {
+    pub(crate) fn stand_ins(&self, messages: &[Message]) -> Result<StandIns<'_>> {
         let used: HashSet<char> =
             messages.iter().flat_map(|message| message.content.chars().chain(message.role.chars())).collect();
         let private = ('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}');
@@ -427,7 +439,7 @@ impl Tokenizer {
             let reason = "the messages use every private-use character of Unicode, and a control token's text; remove one";
             return Err(ModelError::Input { reason: reason.to_string() });
         }
-        Ok(stand_ins)
+        Ok(StandIns(stand_ins))
     }
 
     /// Encodes around control tokens' texts, and those in two halves.

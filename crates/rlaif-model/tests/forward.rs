@@ -158,7 +158,45 @@ fn entropy_is_that_of_the_whole_distribution() {
         })
         .collect();
     assert_close(&values(statistics.entropy), &entropy, 1e-5);
+    let top: Vec<f32> = logits
+        .chunks(41)
+        .zip(&reads.targets)
+        .map(|(row, &target)| f32::from(row.iter().all(|l| *l <= row[target as usize])))
+        .collect();
+    assert_eq!(values(statistics.top), top);
     assert_close(&values(statistics.logprobs), &values(decoder.logprobs(&hidden, &reads, 2.0)), 1e-6);
+}
+
+/// Noise on embeddings is another embedding table, as far as the hidden states can tell.
+#[test]
+fn noise_is_added_to_the_embeddings_of_its_tokens() {
+    let mut decoder = tiny();
+    let mut batch = PackedBatch::new();
+    batch.push_sequence(&[5, 9, 3]);
+    batch.push_sequence(&[7]);
+    let noise: Vec<f32> = (0..4 * 24).map(|i| 0.01 * (i % 13) as f32 - 0.06).collect();
+    let noisy = values(decoder.hidden_with_noise(&batch, noise.clone()));
+    assert_close(
+        &values(decoder.hidden_with_noise(&batch, vec![0.0; 4 * 24])),
+        &values(decoder.hidden(&batch)),
+        0.0,
+    );
+
+    decoder.set_trainable(Trainable::Full);
+    decoder.map_parameters(|name, weight| {
+        if name != "model.embed_tokens.weight" {
+            return weight;
+        }
+        let mut table = values(weight);
+        for (token, noise) in batch.ids().iter().zip(noise.chunks(24)) {
+            table[*token as usize * 24..][..24]
+                .iter_mut()
+                .zip(noise)
+                .for_each(|(value, noise)| *value += noise);
+        }
+        burn::tensor::Tensor::from_data(burn::tensor::TensorData::new(table, [41, 24]), tiny().device())
+    });
+    assert_close(&values(decoder.hidden(&batch).inner()), &noisy, 1e-6);
 }
 
 #[test]

@@ -229,3 +229,62 @@ proptest! {
         prop_assert_eq!(chat.iter().filter(|id| tokenizer.is_special(**id)).count(), 3);
     }
 }
+
+/// The ids of stretches, those of the assistant apart.
+fn learnt(tokenizer: &Tokenizer, chat: &[Message]) -> (Vec<u32>, Vec<String>) {
+    let turns = tokenizer.encode_turns(chat).unwrap();
+    let learnt = turns.iter().filter(|turn| turn.is_assistant);
+    let learnt = learnt.map(|turn| tokenizer.decode(&turn.ids, false)).collect();
+    (turns.into_iter().flat_map(|turn| turn.ids).collect(), learnt)
+}
+
+#[test]
+fn a_conversation_is_cut_where_the_assistant_begins_and_ends() {
+    let tokenizer = tiny_chat();
+    let chat = [
+        message("system", "Be brief"),
+        message("user", "Hi"),
+        message("assistant", "Yes?"),
+        message("user", "1+1"),
+        message("assistant", "It is <eos> 2"), // a control token's text is text
+        message("user", "Thanks"),
+    ];
+    let (all, said) = learnt(&tokenizer, &chat);
+    assert_eq!(all, tokenizer.encode_chat(&chat, false).unwrap());
+    assert_eq!(said, ["Yes?<eos>", "It is <eos> 2<eos>"]);
+    let marks = all.iter().filter(|id| tokenizer.is_special(**id)).count();
+    assert_eq!(marks, 12, "a mark before and behind each of six turns, and no more");
+}
+
+#[test]
+fn a_template_that_rewrites_earlier_turns_is_refused_by_name() {
+    // As Qwen3's: reasoning stands in the last turn only.
+    let template = "{% for m in messages %}{{ '<bos>' + m['role'] + '\n' + ('(thinks)' if loop.last and m['role'] == 'assistant' else '') + m['content'] + '<eos>' }}{% endfor %}{% if add_generation_prompt %}{{ '<bos>assistant\n' }}{% endif %}";
+    let tokenizer = from_gguf(|file| {
+        file.set("tokenizer.chat_template", Meta::Text(template.into()));
+    });
+    let (ask, answer) = (message("user", "Hi"), message("assistant", "Yes"));
+    let (_, said) = learnt(&tokenizer, &[ask.clone(), answer.clone()]);
+    assert_eq!(said, ["(thinks)Yes<eos>"]);
+    let error = tokenizer.encode_turns(&[ask.clone(), answer.clone(), ask, answer]).unwrap_err().to_string();
+    assert!(error.contains("`tokenizer.chat_template`") && error.contains("turn 2"), "{error}");
+    let plain = from_gguf(|_| {});
+    assert!(
+        plain.encode_turns(&[message("user", "Hi")]).unwrap_err().to_string().contains("no chat template")
+    );
+}
+
+#[test]
+fn no_token_reaches_from_what_is_read_into_what_is_learnt() {
+    let Some(path) = smollm2() else { return };
+    let tokenizer = ModelFiles::open(path.to_str().unwrap()).unwrap().tokenizer;
+    let chat = [message("user", "Hi"), message("assistant", "\n\n Hello")];
+    let (all, said) = learnt(&tokenizer, &chat);
+    assert_eq!(said, ["\n\n Hello<|im_end|>\n"]);
+    assert!(all.starts_with(&tokenizer.encode_chat(&chat[..1], true).unwrap()));
+    assert_ne!(
+        all,
+        tokenizer.encode_chat(&chat, false).unwrap(),
+        "there is a token that would reach over the cut"
+    );
+}

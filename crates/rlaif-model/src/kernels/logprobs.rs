@@ -19,16 +19,18 @@ pub struct ReadPlan {
     pub(crate) indices: Vec<usize>,
     pub(crate) targets: Vec<u32>,
     pub(crate) temperature: f32,
-    pub(crate) with_entropy: bool,
+    pub(crate) with_statistics: bool,
 }
 
-/// Returns `[2, R]` (log-probabilities; entropies or zeros) and the log normalisers, `[R]`.
+/// Returns `[3, R]` (log-probabilities; entropies and whether the target is the likeliest token, or zeros) and the log normalisers,
+/// `[R]`.
 pub(crate) fn forward(hidden: &FlexTensor, head: &FlexTensor, plan: &ReadPlan) -> (FlexTensor, Vec<f32>) {
     let reads = plan.indices.len();
     let [vocabulary, _] = dims(head);
-    let mut output = vec![0.0; 2 * reads];
+    let mut output = vec![0.0; 3 * reads];
     let mut log_sums = vec![0.0; reads];
-    let (logprobs, entropies) = output.split_at_mut(reads);
+    let (logprobs, statistics) = output.split_at_mut(reads);
+    let (entropies, tops) = statistics.split_at_mut(reads);
     let factor = 1.0 / plan.temperature;
     for_each_chunk(hidden, head, plan, |start, _, logits| {
         let rows = logits.len() / vocabulary;
@@ -38,16 +40,19 @@ pub(crate) fn forward(hidden: &FlexTensor, head: &FlexTensor, plan: &ReadPlan) -
             .zip(&plan.targets[range.clone()])
             .zip(&mut logprobs[range.clone()])
             .zip(&mut entropies[range.clone()])
+            .zip(&mut tops[range.clone()])
             .zip(&mut log_sums[range])
-            .for_each(|((((logits, &target), logprob), entropy), log_sum)| {
+            .for_each(|(((((logits, &target), logprob), entropy), top), log_sum)| {
                 *log_sum = simd::log_sum_exp(logits, factor);
                 *logprob = logits[target as usize] * factor - *log_sum;
-                if plan.with_entropy {
+                if plan.with_statistics {
                     *entropy = *log_sum - mean_logit(logits, factor, *log_sum);
+                    let likeliest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    *top = f32::from(logits[target as usize] >= likeliest);
                 }
             });
     });
-    (tensor(output, [2, reads]), log_sums)
+    (tensor(output, [3, reads]), log_sums)
 }
 
 simd::multiversion! {

@@ -43,7 +43,7 @@ pub trait FusedOps: Backend {
         plan: Arc<AttentionPlan>,
     ) -> FloatTensor<Self>;
 
-    /// See [`logprobs`]; `[2, R]`: log-probabilities, then entropies.
+    /// See [`logprobs`]; `[3, R]`: log-probabilities, entropies, whether the target is the likeliest token.
     fn token_statistics(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -74,7 +74,7 @@ pub(crate) fn packed_attention(
     Tensor::from_dispatch(output)
 }
 
-/// Log-probabilities and entropies at the reads of `plan`, `[2, R]`; the entropies carry no gradient.
+/// What [`logprobs::forward`] reads, `[3, R]`; only the log-probabilities carry a gradient.
 pub(crate) fn token_statistics(hidden: &Tensor<2>, head: &Tensor<2>, plan: ReadPlan) -> Tensor<2> {
     let (hidden, head) = (hidden.clone().into_dispatch(), head.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as FusedOps>::token_statistics(hidden, head, Arc::new(plan)))

@@ -130,10 +130,12 @@ fn token_statistics_are_their_portable_form() {
         crate::logprobs::portable(&x[0], &x[1], &reads, 0.7, false).logprobs.reshape([count, 1])
     });
     assert_same(&fused, &portable, 2e-5);
-    let entropy = |s: crate::logprobs::TokenStatistics| numbers(s.entropy);
-    let fused = entropy(crate::logprobs::statistics(&inputs[0], &inputs[1], &reads, 0.7));
-    let portable = entropy(crate::logprobs::portable(&inputs[0], &inputs[1], &reads, 0.7, true));
-    assert_same(&[fused], &[portable], 1e-5);
+    let others = |s: crate::logprobs::TokenStatistics| [numbers(s.entropy), numbers(s.top)];
+    let fused = others(crate::logprobs::statistics(&inputs[0], &inputs[1], &reads, 0.7));
+    let portable = others(crate::logprobs::portable(&inputs[0], &inputs[1], &reads, 0.7, true));
+    assert_same(&fused, &portable, 1e-5);
+    let top = fused[1].iter().sum::<f32>();
+    assert!(top > 0.0 && top < count as f32 / 2.0, "{top} of {count} targets are the likeliest");
 }
 
 #[test]
