@@ -78,6 +78,15 @@ pub const LEARNING_RATE: &str = "learning_rate";
 /// Tokens that went through the model so far.
 pub const NUM_TOKENS: &str = "num_tokens";
 
+// Supervised fine-tuning (trl.SFTTrainer)
+
+/// Share of the learnt tokens that the model holds for the likeliest.
+pub const MEAN_TOKEN_ACCURACY: &str = "mean_token_accuracy";
+/// Mean entropy of the next-token distributions at the learnt tokens; nats.
+pub const ENTROPY: &str = "entropy";
+/// [`MEAN_TOKEN_ACCURACY`] on held-out rows.
+pub const EVAL_MEAN_TOKEN_ACCURACY: &str = "eval_mean_token_accuracy";
+
 // Reward model (trl.RewardTrainer)
 
 /// Share of pairs whose chosen response scores higher.
@@ -127,7 +136,7 @@ pub const EVAL_LOGPS_REJECTED: &str = "eval_logps/rejected";
 pub struct MetricRow {
     /// The stage that measured, such as `ppo`.
     pub stage: String,
-    /// Optimizer step (reward, dpo) or rollout (ppo), from 1.
+    /// Optimizer step (sft, reward, dpo) or rollout (ppo), from 1; 0 is before the first.
     pub step: u64,
     /// Passes over the data so far.
     pub epoch: f64,

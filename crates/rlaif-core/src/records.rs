@@ -60,6 +60,43 @@ impl PromptText {
     }
 }
 
+/// What supervised fine-tuning imitates: one row of `sft.data`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Demonstration {
+    /// An answer to a prompt.
+    Completion {
+        /// What is asked.
+        prompt: PromptText,
+        /// What is answered.
+        completion: String,
+    },
+    /// A conversation with at least one turn of the assistant, which does not begin it.
+    Messages {
+        /// Its turns.
+        messages: Vec<Message>,
+    },
+    /// Plain text.
+    Text {
+        /// All of it.
+        text: String,
+    },
+}
+
+impl Demonstration {
+    /// What is asked before the assistant's first turn; none of plain text.
+    pub fn prompt(&self) -> Option<PromptText> {
+        match self {
+            Self::Completion { prompt, .. } => Some(prompt.clone()),
+            Self::Messages { messages } => {
+                let asked = messages.iter().take_while(|turn| turn.role != "assistant").cloned().collect();
+                Some(PromptText::Messages(asked))
+            }
+            Self::Text { .. } => None,
+        }
+    }
+}
+
 /// A prompt of the user's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prompt {

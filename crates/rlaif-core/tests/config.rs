@@ -205,7 +205,7 @@ fn the_resolved_config_loads_to_itself_and_tells_origins() {
     name = 'round "trip" # 1'  # file
     dir = "runs"  # default
     seed = 0  # default
-    stages = ["generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
+    stages = ["sft", "generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
     device = "cpu"  # default
     threads = 0  # default
     durability = "power"  # default
@@ -213,6 +213,30 @@ fn the_resolved_config_loads_to_itself_and_tells_origins() {
     "#);
     let flagged = set(&[("run.seed", "7")]).unwrap().to_toml();
     assert!(flagged.contains("\nseed = 7  # flag\n"), "{flagged}");
+}
+
+#[test]
+fn there_is_an_sft_stage_where_there_are_rows_for_it() {
+    assert!(!Config::default().stages().contains(&Stage::Sft) && Config::default().stages().len() == 7);
+    let with = load("[sft]\ndata = ['rows.jsonl']\nneftune_noise_alpha = 5\n[sft.optim]\nwarmup_ratio = 0")
+        .unwrap()
+        .config;
+    assert_eq!(with.stages(), Stage::ALL);
+    assert_eq!((with.sft.optim.learning_rate, with.sft.neftune_noise_alpha), (2e-5, Some(5.0)));
+    let elsewhere = load("[sft]\ndata = ['rows.jsonl']\n[run]\nstages = ['evaluate']").unwrap().config;
+    assert_eq!(elsewhere.stages(), [Stage::Evaluate]);
+    let text = "[run]\nstages = ['sft', 'evaluate']\n[sft]\nepochs = 0\nmicro_batch_size = 9\nmax_length = 1\ntoo_long = 'cut'\nneftune_noise_alpha = 0\nholdout_fraction = 1\nsave_steps = 0";
+    assert_snapshot!(error(text), @r#"
+    7 problems in the config
+      `sft.epochs` must be at least 1, got 0 (line 4)
+      `sft.micro_batch_size` must be at most `sft.batch_size` = 8, got 9 (line 5)
+      `sft.max_length` must be at least 2, got 1 (line 6)
+      `sft.too_long` must be one of `refuse`, `drop`, `truncate`, got "cut" (line 7)
+      `sft.neftune_noise_alpha` must be above 0, got 0 (line 8)
+      `sft.holdout_fraction` must be at least 0 and below 1, got 1 (line 9)
+      `sft.save_steps` must be at least 1, got 0 (line 10)
+    "#);
+    assert_snapshot!(error("[run]\nstages = ['sft', 'evaluate']"), @"`sft.data` must name at least one file where `run.stages` has `sft`");
 }
 
 #[test]

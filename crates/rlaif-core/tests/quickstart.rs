@@ -1,12 +1,14 @@
-//! The config that ships with the quickstart is one that loads.
+//! The configs that ship as examples are ones that load.
 
 use rlaif_core::Config;
 
 #[test]
-fn the_quickstart_config_loads() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/rlaif.toml");
-    let text = std::fs::read_to_string(path).unwrap();
-    if let Err(error) = Config::load(&text, &[], |_| None) {
-        panic!("{error}");
+fn the_configs_of_the_examples_load() {
+    for example in ["quickstart", "sft"] {
+        let path = format!("{}/../../examples/{example}/rlaif.toml", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        if let Err(error) = Config::load(&text, &[], |_| None) {
+            panic!("{example}: {error}");
+        }
     }
 }

@@ -50,6 +50,9 @@ pub(super) fn full_example() -> Config {
     config.label.max_usd = Some(0.5);
     config.label.reuse_replies = vec!["runs/other".into()];
     config.label.probe = Some("probe.jsonl".into());
+    config.sft.data = vec!["sft.jsonl".into()];
+    config.sft.neftune_noise_alpha = Some(0.5);
+    config.sft.lora = lora.clone();
     config.reward.lora = lora.clone();
     config.ppo.epochs = Some(1);
     config.ppo.kl_coef = Some(0.5);

@@ -13,6 +13,7 @@ mod policy;
 mod ppo;
 mod preference;
 mod run;
+mod sft;
 mod toml_out;
 mod validate;
 
@@ -35,6 +36,7 @@ pub use ppo::{
 };
 pub use preference::{DpoConfig, RewardConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
+pub use sft::{LongRow, SftConfig};
 pub use validate::Problem;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The prompts.
     pub prompts: PromptsConfig,
+    /// Supervised fine-tuning of the baseline.
+    pub sft: SftConfig,
     /// Sampling of responses.
     pub generate: GenerateConfig,
     /// Labelling of pairs by judges.
@@ -69,6 +73,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The stages of this run: `run.stages`, without `sft` where there is nothing to train it on.
+    pub fn stages(&self) -> Vec<Stage> {
+        let runs = |stage: &Stage| *stage != Stage::Sft || !self.sft.data.is_empty();
+        self.run.stages.iter().copied().filter(runs).collect()
+    }
+
     /// The judges of the evaluation: its own, or those that made the labels.
     pub fn evaluation_judges(&self) -> &[JudgeConfig] {
         self.evaluate.judges.as_ref().unwrap_or(&self.label.judges)

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
+    /// Fine-tune the baseline on demonstrations.
+    Sft,
     /// Sample responses.
     Generate,
     /// Judge pairs.
@@ -28,12 +30,21 @@ impl Stage {
     pub const JUDGING: [Self; 3] = [Self::Label, Self::Ppo, Self::Evaluate];
 
     /// Every stage, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Generate, Self::Label, Self::Reward, Self::Ppo, Self::Dpo, Self::Evaluate, Self::Report];
+    pub const ALL: [Self; 8] = [
+        Self::Sft,
+        Self::Generate,
+        Self::Label,
+        Self::Reward,
+        Self::Ppo,
+        Self::Dpo,
+        Self::Evaluate,
+        Self::Report,
+    ];
 
     /// Its name in the config, on the command line and in file names.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Sft => "sft",
             Self::Generate => "generate",
             Self::Label => "label",
             Self::Reward => "reward",
@@ -90,7 +101,7 @@ pub struct RunConfig {
     pub dir: PathBuf,
     /// Seed from which every random stream is derived. Default 0.
     pub seed: u64,
-    /// Stages to run. Default: all.
+    /// Stages to run. Default: all; `sft` where `sft.data` names files.
     pub stages: Vec<Stage>,
     /// Where tensors live: `auto`, `cpu`, or a GPU that this build has (`wgpu`, `vulkan`, `metal`, `rocm`, `cuda`). Default `cpu`,
     /// the only device on which a resumed run is equal bit for bit.

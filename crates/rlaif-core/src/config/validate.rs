@@ -52,6 +52,7 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         let mut check = Checks::default();
         self.check_run(&mut check);
+        self.check_sft(&mut check);
         self.check_generate(&mut check);
         self.check_label(&mut check);
         self.check_prices(&mut check);
@@ -115,6 +116,26 @@ impl Config {
         if let Some(limit) = self.prompts.limit {
             check.at_least("prompts.limit", limit, 1);
         }
+    }
+
+    fn check_sft(&self, check: &mut Checks) {
+        let sft = &self.sft;
+        if sft.data.is_empty() && self.runs(Stage::Sft) && self.run.stages != Stage::ALL {
+            check.add("sft.data", "must name at least one file where `run.stages` has `sft`".into());
+        }
+        if sft.data.iter().any(|path| path.as_os_str().is_empty()) {
+            check.add("sft.data", "must not name an empty path".into());
+        }
+        check.at_least("sft.epochs", sft.epochs, 1);
+        check.batches("sft", sft.batch_size, sft.micro_batch_size);
+        check.at_least("sft.max_length", sft.max_length, 2);
+        if let Some(alpha) = sft.neftune_noise_alpha {
+            check.above("sft.neftune_noise_alpha", alpha, 0.0);
+        }
+        check.share("sft.holdout_fraction", sft.holdout_fraction, Ends::ZeroOnly);
+        check.at_least("sft.save_steps", sft.save_steps, 1);
+        check_optim(check, "sft.optim", &sft.optim);
+        check_lora(check, "sft.lora", sft.lora.as_ref());
     }
 
     fn check_generate(&self, check: &mut Checks) {

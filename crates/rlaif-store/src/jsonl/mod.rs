@@ -3,11 +3,13 @@
 //! Reading is lenient by row and strict within one: a row that is not what it should be is kept aside with its line number
 //! and the reason, and the rows after it are read all the same. Files are written whole or not at all.
 
+mod demonstrations;
 mod lines;
 mod preferences;
 mod prompts;
 mod write;
 
+pub use demonstrations::{read_demonstrations, read_demonstrations_from};
 pub use lines::{BadRow, MAX_LINE_BYTES, next_line};
 pub use preferences::{
     ProbePair, preference_line, preference_lines, read_preferences, read_preferences_from, read_probe,

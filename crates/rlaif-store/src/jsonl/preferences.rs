@@ -133,7 +133,7 @@ fn preference(line: u64, row: &Map<String, Value>) -> std::result::Result<Prefer
 }
 
 /// A response: a text, or one turn of the assistant.
-fn answer(row: &Map<String, Value>, field: &str) -> std::result::Result<String, String> {
+pub(super) fn answer(row: &Map<String, Value>, field: &str) -> std::result::Result<String, String> {
     match row.get(field).unwrap_or(&Value::Null) {
         value @ Value::Array(_) => {
             let turns = messages(value, field)?;

@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use rlaif_core::records::{Message, PreferenceRow, PromptText};
+use rlaif_core::records::{Demonstration, Message, PreferenceRow, PromptText};
 
 fn reasons(bytes: &[u8]) -> (usize, Vec<(u64, String)>) {
     let rows = read_prompts_from(bytes).unwrap();
@@ -72,6 +72,61 @@ fn every_bad_row_is_kept_aside_with_its_line_and_reason() {
         (16, "`id` must be a string or a whole number, got a boolean"),
     ];
     assert_eq!(bad, want.map(|(line, reason)| (line, reason.to_owned())));
+}
+
+#[test]
+fn demonstrations_have_three_shapes_and_every_other_row_says_what_is_wrong() {
+    let file = [
+        &b"{\"prompt\": \"Hi\", \"completion\": \"Hello\", \"messages\": null}\n"[..],
+        b"{\"prompt\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"completion\": [{\"role\": \"assistant\", \"content\": \"Hello\"}]}\n",
+        b"{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Hello\"}]}\n",
+        b"{\"text\": \"Once\", \"id\": 3}\n",
+        b"{\"prompt\": \"Hi\", \"completion\": \" \"}\n",
+        b"{\"prompt\": \"Hi\"}\n",
+        b"{\"completion\": \"Hello\"}\n",
+        b"{\"question\": \"Hi\", \"answer\": \"Hello\"}\n",
+        b"{\"prompt\": \"Hi\", \"completion\": \"Hello\", \"text\": \"x\"}\n",
+        b"{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}\n",
+        b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"Hi\"}]}\n",
+        b"{\"text\": 4}\n",
+        b"{\"text\": \"\xff\"}\n",
+        b"{\"text\": \"torn",
+    ]
+    .concat();
+    let rows = read_demonstrations_from(file.as_slice()).unwrap();
+    let (user, assistant) = (Message::user("Hi"), Message::assistant("Hello"));
+    let completion = |prompt| Demonstration::Completion { prompt, completion: "Hello".into() };
+    assert_eq!(
+        rows.good,
+        [
+            (1, completion(PromptText::Text("Hi".into()))),
+            (2, completion(PromptText::Messages(vec![user.clone()]))),
+            (3, Demonstration::Messages { messages: vec![user, assistant] }),
+            (4, Demonstration::Text { text: "Once".into() }),
+        ]
+    );
+    let bad: Vec<_> = rows.bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
+    assert_eq!(
+        bad,
+        [
+            (5, "`completion` is empty"),
+            (6, "`completion` is missing"),
+            (
+                7,
+                "the row has neither `prompt` nor `messages` (its fields: `completion`); rename the field to `prompt`"
+            ),
+            (
+                8,
+                "the row has none of `prompt` with `completion`, `messages` and `text` (its fields: `question`, `answer`); rename its fields to one of these shapes"
+            ),
+            (9, "the row has more than one of `prompt` with `completion`, `messages` and `text`; keep one"),
+            (10, "`messages` has no turn of `assistant`, so there is nothing to learn"),
+            (11, "`messages` must not begin with a turn of `assistant`"),
+            (12, "`text` must be a string, got a number"),
+            (13, "not UTF-8: byte 11 of the line is not part of a character"),
+            (14, "not JSON: EOF while parsing a string, at byte 14"),
+        ]
+    );
 }
 
 #[test]
