@@ -64,8 +64,17 @@ pub fn split_by_prompt(
     fraction: f64,
     run_seed: u64,
 ) -> (Vec<&PreferenceExample>, Vec<&PreferenceExample>) {
-    let mut prompts: Vec<&str> =
-        data.iter().map(|e| e.prompt_id.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    split_by(data, |example| &example.prompt_id, fraction, run_seed)
+}
+
+/// [`split_by_prompt`] of anything that has a prompt.
+pub(crate) fn split_by<T>(
+    data: &[T],
+    prompt_of: impl Fn(&T) -> &str,
+    fraction: f64,
+    run_seed: u64,
+) -> (Vec<&T>, Vec<&T>) {
+    let mut prompts: Vec<&str> = data.iter().map(&prompt_of).collect::<BTreeSet<_>>().into_iter().collect();
     prompts.shuffle(&mut seed::stream(run_seed, "holdout", 0));
     let wanted = (fraction * prompts.len() as f64).round() as usize;
     let count = match fraction > 0.0 && prompts.len() >= 2 {
@@ -73,7 +82,7 @@ pub fn split_by_prompt(
         false => 0,
     };
     let held_out: HashSet<&str> = prompts[..count].iter().copied().collect();
-    let (holdout, train) = data.iter().partition(|e| held_out.contains(e.prompt_id.as_str()));
+    let (holdout, train) = data.iter().partition(|e| held_out.contains(prompt_of(e)));
     (train, holdout)
 }
 

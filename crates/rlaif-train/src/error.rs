@@ -17,7 +17,7 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error("{trainer} has no {what} to train on; {next_step}")]
     NoData {
-        /// `reward`, `dpo` or `ppo`.
+        /// `sft`, `reward`, `dpo` or `ppo`.
         trainer: &'static str,
         /// Preferences or prompts.
         what: &'static str,
@@ -31,6 +31,28 @@ pub enum TrainError {
         prompt_id: String,
         /// Why.
         reason: String,
+    },
+    /// A row of a demonstration that cannot be trained on.
+    #[error("row `{row}` cannot be trained on: {reason}")]
+    BadRow {
+        /// Its file and line.
+        row: String,
+        /// Why.
+        reason: String,
+    },
+    /// Demonstrations that are too long, where that is to be an error.
+    #[error(
+        "row `{row}` with {tokens} tokens is longer than {limit}, the smaller of `sft.max_length` and the model's context ({count} rows are); shorten them, raise `sft.max_length` if it is the smaller, or let `sft.too_long` be \"drop\" or \"truncate\""
+    )]
+    LongRows {
+        /// File and line of the first.
+        row: String,
+        /// Its length.
+        tokens: usize,
+        /// How many there are.
+        count: usize,
+        /// The longest that is allowed.
+        limit: usize,
     },
     /// A loss, gradient or score became NaN or infinite; training stops before it spreads to the weights.
     #[error(

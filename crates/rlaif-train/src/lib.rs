@@ -1,12 +1,13 @@
-//! Trainers that learn from AI feedback: reward model, DPO, PPO; on packed batches, with exact resume.
+//! Trainers that learn from AI feedback: supervised fine-tuning, reward model, DPO, PPO; on packed batches, with exact resume.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`math`] | GAE, KL estimators and controller, whitening: plain numbers over ragged responses |
-//! | [`loss`] | Bradley-Terry, DPO family, policy losses: loss *and* gradient with respect to what the model said |
-//! | [`reward_trainer`], [`dpo_trainer`] | one file a method, read top to bottom |
+//! | [`loss`] | next-token, Bradley-Terry, DPO family, policy losses: loss *and* gradient with respect to what the model said |
+//! | [`sft_trainer`], [`reward_trainer`], [`dpo_trainer`] | one file a method, read top to bottom |
 //! | [`online`] | tuning on the policy's own samples: the loop, the KL budget, the watch; [`ppo_trainer`] learns from a rollout |
 //! | [`advantage`] | what each token was worth: GAE, leave-one-out, groups |
+//! | [`demonstration`] | rows of `[sft]` as token ids, with what of them is learnt |
 //! | [`learner`] | a model with its optimizer; [`optimizer`] is AdamW, [`schedule`] the learning rate |
 //! | [`packing`], [`score`] | many (prompt, response) pairs to packed batches; their log-probs and scores |
 //! | [`rollout`] | what the policy samples, and what models say of it |
@@ -25,6 +26,7 @@
 pub mod advantage;
 pub mod checkpoint;
 pub mod data;
+pub mod demonstration;
 pub mod dpo_trainer;
 pub mod error;
 pub mod hooks;
@@ -39,9 +41,11 @@ pub mod reward_trainer;
 pub mod rollout;
 pub mod schedule;
 pub mod score;
+pub mod sft_trainer;
 pub mod watch;
 
 pub use data::{HoldoutPair, PreferenceExample, PromptIds, split_by_prompt};
+pub use demonstration::{Fitted, SftExample, fit};
 pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo};
 pub use error::{Result, TrainError};
 pub use hooks::{Hooks, Outcome, Silent};
@@ -49,3 +53,4 @@ pub use online::{PpoReport, TrainedPpo, Tuning, train_ppo};
 pub use ppo_trainer::PpoTrainer;
 pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_reward};
 pub use score::{RewardFn, Scorer, load_reward_model, sequence_logprobs, sequence_logps};
+pub use sft_trainer::{HoldoutRow, SftReport, SftTrainer, TrainedSft, train_sft};

@@ -10,9 +10,11 @@ use std::path::Path;
 use common::{Recorder, bits, llama, preferences, sampling, some_head};
 use rlaif_core::config::{
     Algorithm, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, PpoConfig, RewardConfig,
-    WatchConfig,
+    SftConfig, WatchConfig,
 };
-use rlaif_train::{Hooks, Outcome, PromptIds, Silent, Tuning, train_dpo, train_ppo, train_reward};
+use rlaif_train::{
+    Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_ppo, train_reward, train_sft,
+};
 
 type Bits = BTreeMap<String, Vec<u32>>;
 
@@ -26,6 +28,31 @@ fn lora() -> Option<LoraConfig> {
 
 /// Weights after training in `dir`, or none if it was stopped.
 type Train<'a> = &'a dyn Fn(&Path, &mut dyn Hooks) -> Option<Bits>;
+
+fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = SftConfig {
+        epochs: 2,
+        batch_size: 3,
+        micro_batch_size: 2,
+        neftune_noise_alpha: Some(5.0),
+        save_steps: 2,
+        optim: optim(),
+        lora,
+        ..SftConfig::default()
+    };
+    let rows: Vec<_> = preferences()
+        .into_iter()
+        .enumerate()
+        .map(|(i, pair)| SftExample {
+            id: format!("rows.jsonl:{i}"),
+            prompt_id: pair.prompt_id,
+            mask: [vec![false; pair.prompt_ids.len()], vec![true; pair.chosen_ids.len()]].concat(),
+            ids: [pair.prompt_ids, pair.chosen_ids].concat(),
+        })
+        .collect();
+    let outcome = train_sft(llama(), &rows, &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| bits(&trained.policy))
+}
 
 fn reward(dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
     let config = RewardConfig {
@@ -113,6 +140,17 @@ fn straight_equals_interrupted(train: Train<'_>, stride: usize) {
     assert!(stops >= 2, "stopped {stops} times");
     assert!(straight == interrupted, "weights differ after resuming");
     assert!(train(dir.path(), &mut Silent).unwrap() == straight, "a finished run loads what it came to");
+}
+
+/// With noise, which is random by step.
+#[test]
+fn sft_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| sft(None, dir, hooks), 1);
+}
+
+#[test]
+fn sft_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| sft(lora(), dir, hooks), 2);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 pub mod aot;
 pub mod bradley_terry;
 pub mod dpo;
+pub mod nll;
 pub mod ppo;
 
 pub use bradley_terry::{PairGradient, bradley_terry};
 pub use dpo::{DpoLoss, Objective, PairLogps};
+pub use nll::nll;
 pub use ppo::{
     Clip, PolicyLoss, ValueLoss, kl_loss, policy_gradient_loss, policy_loss, sequence_policy_loss, value_loss,
 };

@@ -108,7 +108,13 @@ pub fn referenced(pairs: &[PreferenceExample]) -> Vec<ReferencedPair<'_>> {
 /// Within 1e-3 relative, and absolutely for what is 0 but for rounding.
 #[track_caller]
 pub fn assert_near(what: &str, got: f64, want: f64) {
-    assert!((got - want).abs() <= 1e-3 * want.abs() + 2e-6, "{what}: got {got}, want {want}");
+    assert_within(what, got, want, 1e-3);
+}
+
+/// Within `tolerance` relative, and absolutely for what is 0 but for rounding.
+#[track_caller]
+pub fn assert_within(what: &str, got: f64, want: f64, tolerance: f64) {
+    assert!((got - want).abs() <= tolerance * want.abs() + 2e-6, "{what}: got {got}, want {want}");
 }
 
 #[track_caller]
@@ -164,7 +170,8 @@ impl Hooks for Recorder {
     }
     fn progress(&mut self, _: u64, _: u64, _: &str) {}
     fn should_stop(&self) -> bool {
-        self.stop_after.is_some_and(|after| self.rows.len() >= after)
+        // What is measured before the first step is no step.
+        self.stop_after.is_some_and(|after| self.rows.iter().filter(|row| row.step > 0).count() >= after)
     }
     fn resumed(&mut self, step: u64) {
         self.resumed = Some(step);
