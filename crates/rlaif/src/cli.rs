@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole pipeline; finished stages are skipped, an interrupted one goes on where it was
     Run(RunArgs),
+    /// Fine-tune the baseline on demonstrations; what comes of it is the baseline of every other stage
+    Sft(ConfigArgs),
     /// Sample responses from the baseline
     Generate(ConfigArgs),
     /// Let the judges compare responses and make preferences of their verdicts
@@ -35,7 +37,7 @@ pub enum Command {
     /// Compare the tuned policies with the baseline on held-out prompts
     Evaluate(ConfigArgs),
     /// Write report.html again
-    Report(ConfigArgs),
+    Report(ReportArgs),
     /// Say what each stage would do and why; computes and sends nothing
     Plan(PlanArgs),
     /// Try the judges: how often known-bad responses fool them
@@ -88,6 +90,17 @@ pub struct RunArgs {
     /// Print the outcome as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// `rlaif report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Also write every training curve to this folder, each as an SVG file of its own
+    #[arg(long, value_name = "FOLDER")]
+    pub curves: Option<PathBuf>,
 }
 
 /// `rlaif plan`.
@@ -230,6 +243,8 @@ pub enum ExportWhat {
 /// A stage's name on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StageName {
+    /// Fine-tune the baseline.
+    Sft,
     /// Sample responses.
     Generate,
     /// Judge pairs.
@@ -249,6 +264,7 @@ pub enum StageName {
 impl From<StageName> for Stage {
     fn from(name: StageName) -> Self {
         match name {
+            StageName::Sft => Self::Sft,
             StageName::Generate => Self::Generate,
             StageName::Label => Self::Label,
             StageName::Reward => Self::Reward,

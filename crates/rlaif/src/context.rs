@@ -10,14 +10,14 @@ use crate::stages::prompts::{self, Prompts};
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use rlaif_core::Config;
-use rlaif_core::config::{JudgeConfig, JudgeKind, Resolved};
+use rlaif_core::config::{JudgeConfig, JudgeKind, Resolved, Stage};
 use rlaif_core::records::{Message, Prompt};
 use rlaif_model::{Decoder, ModelFiles, Tokenizer};
 use rlaif_store::Store;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-/// Config, run folder, store, baseline and prompts.
+/// Config, run folder, store, policy and prompts.
 pub struct Context {
     /// The config.
     pub config: Config,
@@ -31,7 +31,7 @@ pub struct Context {
     pub store: Store,
     /// Where tensors live.
     pub device: Device,
-    /// The baseline's files: shape, tokenizer, weights.
+    /// The files of `policy.model`: shape, tokenizer, weights.
     pub policy_files: ModelFiles,
     /// BLAKE3 of these files.
     pub policy_fingerprint: String,
@@ -149,18 +149,41 @@ impl Context {
         &self.policy_files.tokenizer
     }
 
-    /// The baseline, loaded the first time it is asked for. Clones share the weights.
+    /// The baseline, loaded the first time it is asked for: what `sft` made of `policy.model` where the run has that stage, else
+    /// `policy.model`. Clones share the weights.
     ///
     /// # Errors
     /// If its weights cannot be read or do not fit.
     pub fn policy(&mut self) -> Result<Decoder> {
         if self.policy.is_none() {
-            let files = &self.policy_files;
-            let decoder = Decoder::load(&files.config, files.weights.as_ref(), &self.device)
-                .with_context(|| format!("loading the model `{}`", self.config.policy.model))?;
-            self.policy = Some(decoder);
+            self.policy = Some(match self.config.stages().contains(&Stage::Sft) {
+                true => self.tuned_policy("sft")?,
+                false => self.base_policy()?,
+            });
         }
         self.policy.clone().context("the policy was loaded above")
+    }
+
+    /// The model of `policy.model`, read anew each time.
+    ///
+    /// # Errors
+    /// If its weights cannot be read or do not fit.
+    pub fn base_policy(&self) -> Result<Decoder> {
+        let files = &self.policy_files;
+        Decoder::load(&files.config, files.weights.as_ref(), &self.device)
+            .with_context(|| format!("loading the model `{}`", self.config.policy.model))
+    }
+
+    /// A policy that a stage left in the run folder.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be read.
+    pub fn tuned_policy(&self, stage: &str) -> Result<Decoder> {
+        let path = self.folder.model(stage);
+        let files = ModelFiles::open(&path.to_string_lossy())
+            .with_context(|| format!("opening the tuned policy `{}`", path.display()))?;
+        Decoder::load(&files.config, files.weights.as_ref(), &self.device)
+            .with_context(|| format!("loading the tuned policy `{}`", path.display()))
     }
 
     /// The conversation of a prompt as the policy sees it.

@@ -6,6 +6,7 @@
 //! | [`pipeline`] | which stages run, are skipped or computed again, and why |
 //! | [`stages`] | one file a stage |
 //! | [`context`] | what stages share: config, run folder, store, baseline |
+//! | [`demonstrations`] | the rows of `[sft]` |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
 //! | [`report`] | `report.html` |
@@ -14,6 +15,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod context;
+mod demonstrations;
 mod error;
 mod estimate;
 mod interrupt;
@@ -62,13 +64,14 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     use rlaif_core::config::Stage;
     match cli.command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Sft(args) => commands::stage::run(&args, Stage::Sft),
         Command::Generate(args) => commands::stage::run(&args, Stage::Generate),
         Command::Label(args) => commands::stage::run(&args, Stage::Label),
         Command::Reward(args) => commands::stage::run(&args, Stage::Reward),
         Command::Ppo(args) => commands::stage::run(&args, Stage::Ppo),
         Command::Dpo(args) => commands::stage::run(&args, Stage::Dpo),
         Command::Evaluate(args) => commands::stage::run(&args, Stage::Evaluate),
-        Command::Report(args) => commands::stage::run(&args, Stage::Report),
+        Command::Report(args) => commands::report::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
         Command::Batch { command } => commands::batch::run(&command),

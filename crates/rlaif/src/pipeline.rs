@@ -5,6 +5,7 @@
 //! and told, before anything is computed.
 
 use crate::context::Context;
+use crate::demonstrations;
 use crate::error::UserError;
 use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
@@ -46,19 +47,27 @@ pub struct Step {
 /// What a stage reads, of the stages that this run has.
 pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
     let wanted: &[Stage] = match stage {
-        Stage::Generate => &[],
-        Stage::Label => &[Stage::Generate],
-        Stage::Reward | Stage::Dpo => &[Stage::Label],
-        Stage::Ppo if rewards::reads_reward_model(config) => &[Stage::Reward],
-        Stage::Ppo => &[],
+        Stage::Sft => &[],
+        // All of these read the policy, which is what `sft` made where there is such a stage.
+        Stage::Generate => &[Stage::Sft],
+        Stage::Label => &[Stage::Sft, Stage::Generate],
+        Stage::Reward | Stage::Dpo => &[Stage::Sft, Stage::Label],
+        Stage::Ppo if rewards::reads_reward_model(config) => &[Stage::Sft, Stage::Reward],
+        Stage::Ppo => &[Stage::Sft],
         // The reward model, where there is one, scores what is evaluated.
-        Stage::Evaluate => &[Stage::Reward, Stage::Ppo, Stage::Dpo],
-        Stage::Report => {
-            &[Stage::Generate, Stage::Label, Stage::Reward, Stage::Ppo, Stage::Dpo, Stage::Evaluate]
-        }
+        Stage::Evaluate => &[Stage::Sft, Stage::Reward, Stage::Ppo, Stage::Dpo],
+        Stage::Report => &[
+            Stage::Sft,
+            Stage::Generate,
+            Stage::Label,
+            Stage::Reward,
+            Stage::Ppo,
+            Stage::Dpo,
+            Stage::Evaluate,
+        ],
     };
-    let required = !matches!(stage, Stage::Evaluate | Stage::Report);
-    wanted.iter().copied().filter(|input| required || has.contains(input)).collect()
+    let required = |input: Stage| !matches!(stage, Stage::Evaluate | Stage::Report) && input != Stage::Sft;
+    wanted.iter().copied().filter(|input| required(*input) || has.contains(input)).collect()
 }
 
 /// The steps of the stages between `from` and `until`, with what is to be done about each.
@@ -296,6 +305,12 @@ fn recipe(
     let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
     let mut put = |key: &str, value: Value| recipe[key] = value;
     match stage {
+        Stage::Sft if !has.contains(&stage) => {}
+        Stage::Sft => {
+            put("sft", section(serde_json::to_value(&config.sft), &["data", "save_steps"])?);
+            input("rows", &demonstrations::read(context)?.fingerprint);
+            input("policy", &context.policy_fingerprint);
+        }
         Stage::Generate => {
             put(
                 "generate",
@@ -442,14 +457,14 @@ mod tests {
     #[test]
     fn a_stage_reads_what_the_design_says() {
         let (all, mut config) = (Stage::ALL, Config::default());
-        assert_eq!(inputs(&config, Stage::Ppo, &all), [Stage::Reward]);
-        assert_eq!(inputs(&config, Stage::Evaluate, &all), [Stage::Reward, Stage::Ppo, Stage::Dpo]);
-        let some = [Stage::Generate, Stage::Label, Stage::Dpo];
-        assert_eq!(inputs(&config, Stage::Evaluate, &some), [Stage::Dpo]);
-        let alone = inputs(&config, Stage::Ppo, &[Stage::Ppo]);
-        assert_eq!(alone, [Stage::Reward], "what is required stays required");
+        let of = |stage, has: &[Stage]| inputs(&Config::default(), stage, has);
+        assert_eq!(of(Stage::Ppo, &all), [Stage::Sft, Stage::Reward]);
+        assert_eq!(of(Stage::Evaluate, &all), [Stage::Sft, Stage::Reward, Stage::Ppo, Stage::Dpo]);
+        assert_eq!(of(Stage::Generate, &[Stage::Generate]), [], "a run without `sft` is as it was");
+        assert_eq!(of(Stage::Evaluate, &[Stage::Generate, Stage::Label, Stage::Dpo]), [Stage::Dpo]);
+        assert_eq!(of(Stage::Ppo, &[Stage::Ppo]), [Stage::Reward], "what is required stays required");
         config.ppo.rewards = vec![RewardSource { kind: RewardKind::Judges, ..RewardSource::default() }];
-        assert_eq!(inputs(&config, Stage::Ppo, &all), []);
+        assert_eq!(inputs(&config, Stage::Ppo, &[Stage::Ppo]), []);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn export(args: &BatchExportArgs) -> Result<u8> {
         .hint("Only judges of kind `openai`, such as those behind vLLM, are asked by file")
         .into());
     }
-    let mut has = config.run.stages.clone();
+    let mut has = config.stages();
     if !has.contains(&Stage::Label) {
         has.push(Stage::Label);
     }

@@ -7,6 +7,7 @@ pub mod export;
 pub mod logprobs;
 pub mod parse;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod score;
 pub mod stage;

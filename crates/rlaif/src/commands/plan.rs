@@ -16,7 +16,7 @@ use std::time::Duration;
 pub fn run(args: &PlanArgs) -> Result<u8> {
     let context = Context::open(&args.config)?;
     context.say_rejected();
-    let steps = pipeline::plan(&context, &context.config.run.stages, None, None)?;
+    let steps = pipeline::plan(&context, &context.config.stages(), None, None)?;
     let mut rows = Vec::new();
     let mut any_paid = false;
     for step in &steps {

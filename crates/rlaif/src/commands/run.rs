@@ -13,8 +13,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let mut context = Context::open(&args.config)?;
     context.say_rejected();
     let (from, until) = (args.from.map(Stage::from), args.until.map(Stage::from));
-    let mut stages = context.config.run.stages.clone();
-    stages.extend(from.into_iter().chain(until).filter(|stage| !context.config.run.stages.contains(stage)));
+    let mut stages = context.config.stages();
+    let named: Vec<Stage> = from.into_iter().chain(until).filter(|stage| !stages.contains(stage)).collect();
+    stages.extend(named);
     let steps = pipeline::plan(&context, &stages, from, until)?;
     pipeline::announce(&steps);
     context.begin()?;

@@ -50,6 +50,7 @@ pub fn collect(context: &Context) -> Result<ReportData> {
         judges: judges(context)?,
         fates: fates(context)?,
         metrics: metrics(context)?,
+        sft: numbers(manifest, Stage::Sft)?,
         reward: numbers(manifest, Stage::Reward)?,
         ppo: ppo.map(|ppo| PpoSummary { kl_budget: context.config.ppo.kl_budget, ..ppo }),
         dpo: numbers(manifest, Stage::Dpo)?,
@@ -224,7 +225,7 @@ fn fates_of(
 /// The curves that are there. A last line that was cut off by a kill is left out; the stage writes it again.
 fn metrics(context: &Context) -> Result<BTreeMap<String, Vec<MetricRow>>> {
     let mut all = BTreeMap::new();
-    for stage in ["reward", "ppo", "dpo"] {
+    for stage in ["sft", "reward", "ppo", "dpo"] {
         let path = context.folder.metrics(stage);
         if let Some(text) = read_if_there(&path)? {
             all.insert(

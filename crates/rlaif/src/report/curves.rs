@@ -26,6 +26,15 @@ const fn panel(title: &'static str, metrics: &'static [&'static str], reference:
     Panel { title, metrics, reference }
 }
 
+const SFT: &[Panel] = &[
+    panel("Loss, nats a token", &[metrics::EVAL_LOSS, metrics::LOSS], Reference::None),
+    panel(
+        "Tokens that were the likeliest",
+        &[metrics::EVAL_MEAN_TOKEN_ACCURACY, metrics::MEAN_TOKEN_ACCURACY],
+        Reference::None,
+    ),
+];
+
 const REWARD: &[Panel] = &[
     panel("Accuracy", &[metrics::EVAL_ACCURACY, metrics::ACCURACY], Reference::Half),
     panel("Loss", &[metrics::EVAL_LOSS, metrics::LOSS], Reference::None),
@@ -65,6 +74,7 @@ const DPO: &[Panel] = &[
 /// Every panel of `stage` of which at least one metric was logged.
 pub fn figures(stage: &str, data: &ReportData) -> Result<Vec<Figure>> {
     let panels = match stage {
+        "sft" => SFT,
         "reward" => REWARD,
         "ppo" => PPO,
         "dpo" => DPO,

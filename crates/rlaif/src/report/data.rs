@@ -81,8 +81,10 @@ pub struct ReportData {
     pub judges: Vec<JudgeSummary>,
     /// What became of the pairs once all judges' verdicts were added up: one count a `rlaif_core::records::Fate`.
     pub fates: Vec<FateCount>,
-    /// Curves by stage (`reward`, `ppo`, `dpo`): the rows of `metrics/{stage}.jsonl` in order of step.
+    /// Curves by stage (`sft`, `reward`, `ppo`, `dpo`): the rows of `metrics/{stage}.jsonl` in order of step.
     pub metrics: BTreeMap<String, Vec<MetricRow>>,
+    /// Fine-tuning on held-out rows; `None` before `sft` ran.
+    pub sft: Option<SftSummary>,
     /// The reward model on held-out pairs; `None` before `reward` ran.
     pub reward: Option<RewardSummary>,
     /// PPO's budget and end; `None` before `ppo` ran.
@@ -235,6 +237,22 @@ pub struct LabelNumbers {
     pub fitted: Vec<FittedVoter>,
     /// How many pairs each later judge of a cascade was asked about, by name.
     pub asked: BTreeMap<String, u64>,
+}
+
+/// Fine-tuning on rows that it did not see.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SftSummary {
+    /// Rows trained on.
+    pub train_rows: u64,
+    /// Rows held out.
+    pub held_out_rows: u64,
+    /// Mean loss of a held-out prompt before training, nats a token.
+    pub loss_before: Option<f64>,
+    /// The same after training.
+    pub loss: Option<f64>,
+    /// After less before; the interval is over prompts.
+    pub change: Option<Estimate>,
 }
 
 /// The reward model on held-out pairs.

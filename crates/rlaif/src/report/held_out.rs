@@ -1,8 +1,8 @@
 //! What a trained model says about held-out pairs, with intervals over prompts: pairs of one prompt are not independent.
 
-use super::data::{DpoSummary, Estimate, RewardSummary};
-use rlaif_core::stats::{calibration, interval};
-use rlaif_train::HoldoutPair;
+use super::data::{DpoSummary, Estimate, RewardSummary, SftSummary};
+use rlaif_core::stats::{calibration, interval, paired::paired_difference};
+use rlaif_train::{HoldoutPair, HoldoutRow};
 use std::collections::BTreeMap;
 
 /// As `evaluate.bootstrap`'s default.
@@ -11,6 +11,31 @@ const RESAMPLES: usize = 2000;
 const PAIRS_A_BIN: usize = 8;
 /// Most bins of the diagram.
 const BINS: usize = 8;
+
+impl SftSummary {
+    /// Loss before and after on held-out rows, each prompt once.
+    pub fn of(train_rows: usize, rows: &[HoldoutRow]) -> Self {
+        let mut prompts: BTreeMap<&str, Vec<&HoldoutRow>> = BTreeMap::new();
+        rows.iter().for_each(|row| prompts.entry(&row.prompt_id).or_default().push(row));
+        let means = |of: fn(&HoldoutRow) -> f64| -> Vec<f64> {
+            prompts
+                .values()
+                .map(|rows| rows.iter().map(|row| of(row)).sum::<f64>() / rows.len() as f64)
+                .collect()
+        };
+        let (before, after) = (means(|row| row.before), means(|row| row.after));
+        let mean =
+            |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        Self {
+            train_rows: train_rows as u64,
+            held_out_rows: rows.len() as u64,
+            loss_before: mean(&before),
+            loss: mean(&after),
+            change: paired_difference(&before, &after)
+                .map(|paired| Estimate::of(paired.difference, paired.n)),
+        }
+    }
+}
 
 impl RewardSummary {
     /// Accuracy, margin and calibration on held-out pairs.
@@ -85,6 +110,23 @@ mod tests {
         assert_eq!(summary.margin.unwrap().value, (35.0 - 2.5) / 40.0);
         assert_eq!(summary.bins.iter().map(|bin| bin.n).sum::<usize>(), 80, "both orientations of 40 pairs");
         assert_eq!(DpoSummary::of(160, &pairs, 0).accuracy, summary.accuracy);
+    }
+
+    #[test]
+    fn a_loss_is_compared_with_itself_prompt_by_prompt() {
+        let row = |prompt: usize, before: f64, after: f64| HoldoutRow {
+            prompt_id: format!("p{prompt}"),
+            tokens: 3,
+            before,
+            after,
+        };
+        let rows = [row(0, 3.0, 2.0), row(0, 5.0, 4.0), row(1, 2.0, 1.5), row(2, 6.0, 5.0)];
+        let summary = SftSummary::of(9, &rows);
+        assert_eq!((summary.loss_before, summary.loss), (Some(4.0), Some((3.0 + 1.5 + 5.0) / 3.0)));
+        let change = summary.change.unwrap();
+        assert!((change.value + 2.5 / 3.0).abs() < 1e-12 && change.n == Some(3));
+        assert_eq!(SftSummary::of(9, &rows[..1]).change, None, "one prompt has no spread");
+        assert_eq!(SftSummary::of(9, &[]).loss, None);
     }
 
     #[test]

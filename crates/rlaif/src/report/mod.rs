@@ -4,9 +4,10 @@
 //! |---|---|
 //! | [`data`] | what the report needs to know; also the schema of `evaluation.json` |
 //! | `collect` | fills that from the run folder and the store; `write` makes the page |
-//! | `held_out` | what stages `reward` and `dpo` leave for the report |
+//! | `held_out` | what stages `sft`, `reward` and `dpo` leave for the report |
 //! | `headline` | the sentence, which claims no more than its interval does |
 //! | `chart`, `curves` | the pictures |
+//! | `files` | the curves as files |
 //! | `page`, `format` | from numbers to strings |
 //! | `templates/report.html` | the page; model output reaches it as escaped text only |
 
@@ -14,12 +15,14 @@ mod chart;
 pub mod collect;
 mod curves;
 pub mod data;
+mod files;
 mod format;
 mod headline;
 mod held_out;
 mod page;
 
 pub use collect::write;
+pub use files::write_curves;
 
 use anyhow::{Context, Result};
 use askama::Template;

@@ -1,6 +1,6 @@
 //! From numbers to what the template shows: every string is ready, and every number carries where it comes from.
 
-use super::data::{Estimate, FateCount, PolicyRow, ReportData, Sample};
+use super::data::{Estimate, FateCount, PolicyRow, ReportData, Sample, SftSummary};
 use super::format::{Unit, count, dollars, duration, number, percent, plural};
 use super::headline::{Headline, compared, headline, policy_name};
 use super::{chart, curves};
@@ -429,7 +429,35 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         dpo.facts.extend(held_out("Right on held-out pairs", summary.accuracy, Unit::Share, source));
         dpo.facts.extend(held_out("Margin on held-out pairs", summary.margin, Unit::Plain, source));
     }
-    Ok(vec![reward, ppo, dpo])
+    let mut sections = vec![reward, ppo, dpo];
+    // Most runs have no such stage, and nothing is missing from them.
+    if data.sft.is_some() || data.metrics.contains_key("sft") {
+        let mut sft = CurveSection {
+            stage: "sft",
+            title: "Fine-tuning",
+            facts: Vec::new(),
+            figures: curves::figures("sft", data)?,
+            ran: data.sft.is_some(),
+        };
+        sft.facts.extend(data.sft.as_ref().and_then(loss_fact));
+        sections.insert(0, sft);
+    }
+    Ok(sections)
+}
+
+fn loss_fact(summary: &SftSummary) -> Option<Fact> {
+    let (before, after) = (summary.loss_before?, summary.loss?);
+    let interval = summary.change.and_then(|change| Unit::Difference.interval(&change));
+    let interval = interval.map(|i| format!("change 95\u{202f}% CI {i}"));
+    let note =
+        [Some(format!("{} before", number(before))), interval, Some(plural(summary.held_out_rows, "row"))];
+    let note = note.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    Some(Fact::new(
+        "Loss on held-out rows, nats a token",
+        number(after),
+        note,
+        "stages.sft.numbers, manifest.json",
+    ))
 }
 
 fn held_out(label: &str, estimate: Option<Estimate>, unit: Unit, source: &str) -> Option<Fact> {

@@ -72,6 +72,7 @@ fn sample() -> ReportData {
         }],
         fates: fates([231, 0, 48, 0, 0]),
         metrics: metrics(),
+        sft: None,
         reward: Some(RewardSummary {
             train_pairs: 185,
             accuracy: Some(Estimate::new(0.804, 0.668, 0.893, 46)),

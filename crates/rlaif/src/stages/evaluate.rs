@@ -21,7 +21,7 @@ use rlaif_core::seed;
 use rlaif_core::stats::interval::{Interval, cluster_mean};
 use rlaif_core::stats::paired::paired_difference;
 use rlaif_core::stats::winrate::{Outcome, win_rate};
-use rlaif_model::{Decoder, ModelFiles, SamplingConfig};
+use rlaif_model::{Decoder, SamplingConfig};
 use rlaif_store::store::BASELINE;
 use rlaif_train::{Scorer, load_reward_model, sequence_logprobs};
 use serde_json::json;
@@ -128,7 +128,7 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
     let baseline = context.policy()?;
     let decoder = match policy {
         BASELINE => baseline.clone(),
-        tuned => load(context, tuned)?,
+        tuned => context.tuned_policy(tuned)?,
     };
     let config = &context.config.evaluate;
     let how = Sampling {
@@ -189,15 +189,6 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
     });
     let kl = by_id(kl);
     Ok(Measured { policy: policy.into(), reward, kl, sentiment, responses })
-}
-
-/// A tuned policy from the run folder.
-fn load(context: &Context, policy: &str) -> Result<Decoder> {
-    let path = context.folder.model(policy);
-    let files = ModelFiles::open(&path.to_string_lossy())
-        .with_context(|| format!("opening the tuned policy `{}`", path.display()))?;
-    Decoder::load(&files.config, files.weights.as_ref(), &context.device)
-        .with_context(|| format!("loading the tuned policy `{}`", path.display()))
 }
 
 /// Sampled KL(policy ‖ baseline) of each response in nats: Σ_t log p(y_t) − log p_ref(y_t), at the sampling temperature.

@@ -8,6 +8,7 @@ pub mod ppo;
 pub mod prompts;
 pub mod report;
 pub mod reward;
+pub mod sft;
 
 use crate::context::Context;
 use crate::manifest::StageOutcome;
@@ -21,6 +22,7 @@ use std::path::Path;
 /// Those of the stage; its finished units are kept.
 pub fn run(context: &mut Context, stage: Stage) -> Result<StageOutcome> {
     match stage {
+        Stage::Sft => sft::run(context),
         Stage::Generate => generate::run(context),
         Stage::Label => label::run(context),
         Stage::Reward => reward::run(context),
@@ -46,7 +48,7 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
             context.wait(context.store.clear_policy(crate::probe::PROBE))?;
             context.wait(context.store.clear_policy(crate::probe::CALIBRATION))?;
         }
-        Stage::Reward | Stage::Ppo | Stage::Dpo => {
+        Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
             remove(&folder.model(name))?;
             remove(&folder.metrics(name))?;
             if stage == Stage::Ppo {
@@ -67,7 +69,7 @@ pub fn results_exist(context: &Context, stage: Stage) -> bool {
     let folder = &context.folder;
     match stage {
         Stage::Generate | Stage::Label => folder.database().is_file(),
-        Stage::Reward | Stage::Ppo | Stage::Dpo => {
+        Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
             folder.model(stage.name()).join("model.safetensors").is_file()
         }
         Stage::Evaluate => folder.evaluation().is_file(),
@@ -80,6 +82,7 @@ pub fn size(context: &Context, stage: Stage) -> String {
     let config = &context.config;
     let (train, eval) = (context.prompts.train.len(), context.prompts.eval.len());
     match stage {
+        Stage::Sft => format!("{} epochs over the rows of `sft.data`", config.sft.epochs),
         Stage::Generate => format!(
             "{} responses of at most {} tokens to {train} prompts",
             train * config.generate.n,

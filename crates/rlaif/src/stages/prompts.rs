@@ -56,7 +56,11 @@ pub fn conversation(config: &Config, prompt: &Prompt) -> Vec<Message> {
 
 /// The conversation of a prompt with `system` before one that has no system prompt.
 pub fn conversation_under(system: Option<&str>, prompt: &Prompt) -> Vec<Message> {
-    let mut messages = prompt.prompt.messages();
+    under_system(system, prompt.prompt.messages())
+}
+
+/// A conversation with `system` before it if it has no system prompt.
+pub fn under_system(system: Option<&str>, mut messages: Vec<Message>) -> Vec<Message> {
     if let Some(system) = system
         && messages.first().is_none_or(|message| message.role != "system")
     {
@@ -105,7 +109,7 @@ pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFile
     (prompts.train, prompts.eval) = (train.good, eval);
     let missing = match (prompts.train.is_empty(), prompts.eval.is_empty()) {
         (true, _) => Some("train"),
-        (_, true) if config.run.stages.contains(&Stage::Evaluate) => Some("eval"),
+        (_, true) if config.stages().contains(&Stage::Evaluate) => Some("eval"),
         _ => None,
     };
     if let Some(split) = missing {

@@ -65,7 +65,7 @@ impl Outcome {
         Ok(Self {
             folder: folder.root().to_path_buf(),
             report: Some(folder.report()).filter(|path| path.is_file()),
-            models: ["ppo", "dpo"]
+            models: ["sft", "ppo", "dpo"]
                 .iter()
                 .filter_map(|name| there(folder.model(name), "model.safetensors"))
                 .collect(),

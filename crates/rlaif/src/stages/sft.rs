@@ -1,0 +1,78 @@
+//! `sft`: the baseline, fine-tuned on demonstrations; what comes of it is the policy of every later stage.
+
+use crate::context::Context;
+use crate::demonstrations;
+use crate::manifest::StageOutcome;
+use crate::progress::say;
+use crate::report::data::SftSummary;
+use crate::training::{StageHooks, finished};
+use anyhow::{Context as _, Result};
+use rlaif_model::{SaveDtype, save_causal_lm};
+use rlaif_train::{Fitted, SftExample, fit, train_sft};
+
+/// Trains, or goes on from the last checkpoint.
+///
+/// # Errors
+/// If a row cannot be learnt from, training fails, or the disk does.
+pub fn run(context: &mut Context) -> Result<StageOutcome> {
+    let rows = examples(context)?;
+    let policy = context.base_policy()?;
+    let run_seed = context.config.run.seed;
+    let folder = context.folder.model("sft");
+    let mut hooks = StageHooks::new(context, "sft", "steps");
+    let outcome = train_sft(policy, &rows, &context.config.sft, run_seed, &folder, &mut hooks);
+    hooks.finish()?;
+    let trained = finished(outcome?, "sft")?;
+    save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
+        .with_context(|| format!("saving the fine-tuned policy in `{}`", folder.display()))?;
+
+    let report = trained.report;
+    let summary = SftSummary::of(report.train_rows, &report.holdout);
+    let held_out = match (&summary.loss_before, &summary.loss, &summary.change) {
+        (Some(before), Some(after), change) => {
+            let interval = change.and_then(|change| change.interval());
+            let interval =
+                interval.map_or(String::new(), |(low, high)| format!(", 95 % {low:.2} to {high:.2}"));
+            let change = after - before;
+            format!(
+                "loss on {} held-out rows {before:.2} to {after:.2} ({change:+.2}{interval})",
+                report.holdout.len()
+            )
+        }
+        _ => "no rows held out".to_string(),
+    };
+    Ok(StageOutcome {
+        summary: format!("{} steps on {} rows; {held_out}", report.steps, report.train_rows),
+        numbers: serde_json::to_value(&summary)?,
+        cost_micro_usd: Some(0),
+        ..StageOutcome::default()
+    })
+}
+
+/// The rows of `sft.data` in token ids, as long as they may be.
+fn examples(context: &Context) -> Result<Vec<SftExample>> {
+    let found = demonstrations::read(context)?;
+    if found.of_evaluation > 0 {
+        say(&format!("sft: {} rows are left out: the evaluation asks their prompts", found.of_evaluation));
+    }
+    let config = &context.config.sft;
+    let rows = found
+        .rows
+        .into_iter()
+        .map(|(place, row)| {
+            SftExample::of(place.clone(), &row, context.tokenizer(), config.completion_only_loss)
+                .with_context(|| format!("row `{place}` of `sft.data` cannot be learnt from"))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let limit = config.max_length.min(context.policy_files.config.max_position_embeddings);
+    let Fitted { rows, truncated, dropped } = fit(rows, limit, config.too_long)?;
+    if truncated > 0 {
+        say(&format!("sft: {truncated} rows are longer than {limit} tokens, and their ends are cut off"));
+    }
+    if dropped > 0 {
+        say(&format!(
+            "sft: {dropped} rows are left out: within {limit} tokens there is nothing of them to learn"
+        ));
+    }
+    Ok(rows)
+}
