@@ -205,7 +205,7 @@ fn the_resolved_config_loads_to_itself_and_tells_origins() {
     name = 'round "trip" # 1'  # file
     dir = "runs"  # default
     seed = 0  # default
-    stages = ["sft", "generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
+    stages = ["revise", "sft", "generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
     device = "cpu"  # default
     threads = 0  # default
     durability = "power"  # default
@@ -221,7 +221,7 @@ fn there_is_an_sft_stage_where_there_are_rows_for_it() {
     let with = load("[sft]\ndata = ['rows.jsonl']\nneftune_noise_alpha = 5\n[sft.optim]\nwarmup_ratio = 0")
         .unwrap()
         .config;
-    assert_eq!(with.stages(), Stage::ALL);
+    assert_eq!(with.stages(), Stage::ALL[1..]);
     assert_eq!((with.sft.optim.learning_rate, with.sft.neftune_noise_alpha), (2e-5, Some(5.0)));
     let elsewhere = load("[sft]\ndata = ['rows.jsonl']\n[run]\nstages = ['evaluate']").unwrap().config;
     assert_eq!(elsewhere.stages(), [Stage::Evaluate]);
@@ -236,7 +236,21 @@ fn there_is_an_sft_stage_where_there_are_rows_for_it() {
       `sft.holdout_fraction` must be at least 0 and below 1, got 1 (line 9)
       `sft.save_steps` must be at least 1, got 0 (line 10)
     "#);
-    assert_snapshot!(error("[run]\nstages = ['sft', 'evaluate']"), @"`sft.data` must name at least one file where `run.stages` has `sft`");
+    assert_snapshot!(error("[run]\nstages = ['sft', 'evaluate']"), @"`sft.data` must name at least one file where `run.stages` has `sft` and not `revise`");
+    let revising = load("[revise]\nrounds = 2").unwrap().config;
+    assert_eq!((revising.stages(), revising.revise.principles().len()), (Stage::ALL.to_vec(), 6));
+    let text = "[run]\nstages = ['revise', 'sft']\n[[revise.principles]]\nname = 'a'\ncritique = ' '\nrevision = 'Better?'";
+    assert_snapshot!(error(text), @"
+    3 problems in the config
+      `revise.rounds` must be at least 1 where `run.stages` has `revise`, got 0
+      `revise.principles[0].critique` must not be empty (line 5)
+      `sft.data` must name at least one file where `run.stages` has `sft` and not `revise`
+    ");
+    assert_snapshot!(error("[[revise.principles]]\nname = 'a'"), @"
+    2 problems in the config
+      `revise.principles[0]` on line 1 has no `critique`
+      `revise.principles[0]` on line 1 has no `revision`
+    ");
 }
 
 #[test]

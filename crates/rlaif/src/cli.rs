@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole pipeline; finished stages are skipped, an interrupted one goes on where it was
     Run(RunArgs),
+    /// Let the baseline answer, criticise and revise its own answers
+    Revise(ConfigArgs),
     /// Fine-tune the baseline on demonstrations; what comes of it is the baseline of every other stage
     Sft(ConfigArgs),
     /// Sample responses from the baseline
@@ -243,6 +245,8 @@ pub enum ExportWhat {
 /// A stage's name on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StageName {
+    /// Criticise and revise answers.
+    Revise,
     /// Fine-tune the baseline.
     Sft,
     /// Sample responses.
@@ -264,6 +268,7 @@ pub enum StageName {
 impl From<StageName> for Stage {
     fn from(name: StageName) -> Self {
         match name {
+            StageName::Revise => Self::Revise,
             StageName::Sft => Self::Sft,
             StageName::Generate => Self::Generate,
             StageName::Label => Self::Label,

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::UserError;
 use crate::stages::prompts::under_system;
 use anyhow::{Context as _, Result};
+use rlaif_core::config::Stage;
 use rlaif_core::records::{Demonstration, Prompt, PromptText};
 use rlaif_store::jsonl::{BadRow, read_demonstrations_from};
 use serde_json::json;
@@ -30,10 +31,11 @@ pub struct Demonstrations {
 /// Reads the files of `sft.data`.
 ///
 /// # Errors
-/// If there are none, one is missing, a row is no demonstration, or none is left.
-pub fn read(context: &Context) -> Result<Demonstrations> {
+/// If there are none and no stage `revise` either, one is missing, a row is no demonstration, or none is left.
+pub fn read(context: &Context, has: &[Stage]) -> Result<Demonstrations> {
     let config = &context.config;
-    if config.sft.data.is_empty() {
+    let only_files = !has.contains(&Stage::Revise);
+    if only_files && config.sft.data.is_empty() {
         return Err(UserError::new("stage `sft` has nothing to learn from: `sft.data` names no file")
             .hint("Write `data = [\"sft.jsonl\"]` under `[sft]`, with rows such as {\"prompt\": \"…\", \"completion\": \"…\"}")
             .into());
@@ -51,7 +53,7 @@ pub fn read(context: &Context) -> Result<Demonstrations> {
             rows.push((format!("{}:{line}", path.display()), under(config.prompts.system.as_deref(), row)));
         }
     }
-    if rows.is_empty() {
+    if only_files && rows.is_empty() {
         return Err(UserError::new(
             "all rows of `sft.data` answer prompts of the evaluation, and none is left to learn from",
         )
@@ -107,7 +109,7 @@ fn answers_any(row: &Demonstration, asked: &HashSet<String>) -> bool {
 }
 
 /// The row with `system` before a conversation that has no system prompt: the policy is asked in no other way.
-fn under(system: Option<&str>, row: Demonstration) -> Demonstration {
+pub fn under(system: Option<&str>, row: Demonstration) -> Demonstration {
     match row {
         _ if system.is_none() => row,
         Demonstration::Completion { prompt, completion } => Demonstration::Completion {

@@ -6,7 +6,7 @@
 //! | [`pipeline`] | which stages run, are skipped or computed again, and why |
 //! | [`stages`] | one file a stage |
 //! | [`context`] | what stages share: config, run folder, store, baseline |
-//! | [`demonstrations`] | the rows of `[sft]` |
+//! | [`demonstrations`], [`revisions`] | the rows of `[sft]`; what `revise` leaves |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
 //! | [`report`] | `report.html` |
@@ -26,6 +26,7 @@ mod pipeline;
 mod probe;
 mod progress;
 mod report;
+mod revisions;
 mod rewards;
 mod robustness;
 mod run_folder;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     use rlaif_core::config::Stage;
     match cli.command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Revise(args) => commands::stage::run(&args, Stage::Revise),
         Command::Sft(args) => commands::stage::run(&args, Stage::Sft),
         Command::Generate(args) => commands::stage::run(&args, Stage::Generate),
         Command::Label(args) => commands::stage::run(&args, Stage::Label),

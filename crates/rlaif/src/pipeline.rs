@@ -47,7 +47,8 @@ pub struct Step {
 /// What a stage reads, of the stages that this run has.
 pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
     let wanted: &[Stage] = match stage {
-        Stage::Sft => &[],
+        Stage::Revise => &[],
+        Stage::Sft => &[Stage::Revise],
         // All of these read the policy, which is what `sft` made where there is such a stage.
         Stage::Generate => &[Stage::Sft],
         Stage::Label => &[Stage::Sft, Stage::Generate],
@@ -57,6 +58,7 @@ pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
         // The reward model, where there is one, scores what is evaluated.
         Stage::Evaluate => &[Stage::Sft, Stage::Reward, Stage::Ppo, Stage::Dpo],
         Stage::Report => &[
+            Stage::Revise,
             Stage::Sft,
             Stage::Generate,
             Stage::Label,
@@ -66,7 +68,9 @@ pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
             Stage::Evaluate,
         ],
     };
-    let required = |input: Stage| !matches!(stage, Stage::Evaluate | Stage::Report) && input != Stage::Sft;
+    let required = |input: Stage| {
+        !matches!(stage, Stage::Evaluate | Stage::Report) && !matches!(input, Stage::Revise | Stage::Sft)
+    };
     wanted.iter().copied().filter(|input| required(*input) || has.contains(input)).collect()
 }
 
@@ -305,10 +309,23 @@ fn recipe(
     let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
     let mut put = |key: &str, value: Value| recipe[key] = value;
     match stage {
-        Stage::Sft if !has.contains(&stage) => {}
+        Stage::Revise | Stage::Sft if !has.contains(&stage) => {}
+        Stage::Revise if config.revise.rounds == 0 => {
+            return Err(UserError::new("stage `revise` has nothing to do: `revise.rounds` is 0")
+                .hint("Write `rounds = 1` under `[revise]`")
+                .into());
+        }
+        Stage::Revise => {
+            // Without `batch_size`, which moves nothing but rounding and is part of no other stage's recipe either.
+            put("revise", section(serde_json::to_value(&config.revise), &["batch_size", "principles"])?);
+            put("revise.principles", serde_json::to_value(config.revise.principles())?);
+            put("generate.max_new_tokens", config.generate.max_new_tokens.into());
+            input("prompts", &context.prompts.fingerprint);
+            input("policy", &context.policy_fingerprint);
+        }
         Stage::Sft => {
             put("sft", section(serde_json::to_value(&config.sft), &["data", "save_steps"])?);
-            input("rows", &demonstrations::read(context)?.fingerprint);
+            input("rows", &demonstrations::read(context, has)?.fingerprint);
             input("policy", &context.policy_fingerprint);
         }
         Stage::Generate => {

@@ -119,6 +119,16 @@ impl RunFolder {
         self.root.join("report.html")
     }
 
+    /// Answers, critiques and revisions of the stage `revise`, one prompt a line.
+    pub fn revisions(&self) -> PathBuf {
+        self.root.join("revisions.jsonl")
+    }
+
+    /// Revised answers over original ones, as preferences.
+    pub fn revised_pairs(&self) -> PathBuf {
+        self.root.join("revised-pairs.jsonl")
+    }
+
     /// Rows of an input file that were set aside, with their reasons.
     pub fn rejected(&self, file: &Path) -> PathBuf {
         let name = file.file_name().map_or_else(|| "input".into(), |n| n.to_string_lossy().into_owned());

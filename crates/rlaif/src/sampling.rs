@@ -1,4 +1,4 @@
-//! Sampling responses of a policy into the store; `generate` and `evaluate` share it.
+//! Sampling responses of a policy into the store; `generate` and `evaluate` share it, and `revise` its seeds.
 
 use crate::context::Context;
 use crate::interrupt;
@@ -123,7 +123,7 @@ fn response(context: &Context, policy: &str, prompt: &Prompt, index: usize, samp
 }
 
 /// The seed of a prompt's samples. It hangs on the prompt's id, not its place: a prompt more moves no other's samples.
-fn prompt_seed(run_seed: u64, purpose: &str, prompt: &Prompt) -> u64 {
+pub fn prompt_seed(run_seed: u64, purpose: &str, prompt: &Prompt) -> u64 {
     let hash = blake3::hash(prompt.id.as_bytes());
     let index = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a BLAKE3 hash has 32 bytes"));
     seed::derive(run_seed, purpose, index)

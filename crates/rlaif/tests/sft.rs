@@ -169,7 +169,8 @@ fn bad_rows_are_named_by_file_and_line_before_anything_is_trained() {
     assert!(stderr.contains("`sft.data` names no file"), "{stderr}");
     let (_, stderr) = Lab::new().ends_with(1, &["run", "rlaif.toml", "--set", "run.stages=sft,generate"]);
     assert!(
-        stderr.contains("`sft.data` must name at least one file where `run.stages` has `sft`"),
+        stderr
+            .contains("`sft.data` must name at least one file where `run.stages` has `sft` and not `revise`"),
         "{stderr}"
     );
 }

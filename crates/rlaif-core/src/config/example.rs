@@ -50,6 +50,8 @@ pub(super) fn full_example() -> Config {
     config.label.max_usd = Some(0.5);
     config.label.reuse_replies = vec!["runs/other".into()];
     config.label.probe = Some("probe.jsonl".into());
+    config.revise.max_new_tokens = Some(1);
+    config.revise.principles = vec![principle()];
     config.sft.data = vec!["sft.jsonl".into()];
     config.sft.neftune_noise_alpha = Some(0.5);
     config.sft.lora = lora.clone();
@@ -104,6 +106,7 @@ pub(super) fn bare_examples() -> [Config; 2] {
     let mut config = Config::default();
     // A table, since a name alone has no keys.
     config.label.criteria = vec![Criterion { levels: vec![String::new()], ..Criterion::default() }];
+    config.revise.principles = vec![principle()];
     config.label.few_shot = vec![few_shot(None)];
     config.label.judges = vec![JudgeConfig { sampling_temperature: None, ..JudgeConfig::default() }];
     config.ppo.missing_eos_penalty = None;
@@ -114,6 +117,10 @@ pub(super) fn bare_examples() -> [Config; 2] {
     with_judges.ppo.watch =
         Some(WatchConfig { judges: Some(config.label.judges.clone()), ..WatchConfig::default() });
     [config, with_judges]
+}
+
+fn principle() -> Principle {
+    Principle { name: String::new(), critique: String::new(), revision: String::new() }
 }
 
 fn few_shot(explanation: Option<String>) -> FewShot {
@@ -157,6 +164,6 @@ mod tests {
         nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
         default.retain(|key| !bare.contains(key));
         // Empty lists in the default; the tone judge gives its principle and opposite.
-        assert_eq!(default, [".label.few_shot", ".ppo.rewards"]);
+        assert_eq!(default, [".revise.principles", ".label.few_shot", ".ppo.rewards"]);
     }
 }

@@ -12,6 +12,7 @@ mod optim;
 mod policy;
 mod ppo;
 mod preference;
+mod revise;
 mod run;
 mod sft;
 mod toml_out;
@@ -35,6 +36,7 @@ pub use ppo::{
     RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
 };
 pub use preference::{DpoConfig, RewardConfig};
+pub use revise::{Principle, ReviseConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};
 pub use validate::Problem;
@@ -52,6 +54,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The prompts.
     pub prompts: PromptsConfig,
+    /// Self-critique and revision.
+    pub revise: ReviseConfig,
     /// Supervised fine-tuning of the baseline.
     pub sft: SftConfig,
     /// Sampling of responses.
@@ -73,9 +77,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The stages of this run: `run.stages`, without `sft` where there is nothing to train it on.
+    /// The stages of this run: `run.stages`, without `revise` where it has no rounds, and without `sft` where there is nothing to train
+    /// it on.
     pub fn stages(&self) -> Vec<Stage> {
-        let runs = |stage: &Stage| *stage != Stage::Sft || !self.sft.data.is_empty();
+        let revises = self.revise.rounds > 0 && self.run.stages.contains(&Stage::Revise);
+        let runs = |stage: &Stage| match stage {
+            Stage::Revise => revises,
+            Stage::Sft => revises || !self.sft.data.is_empty(),
+            _ => true,
+        };
         self.run.stages.iter().copied().filter(runs).collect()
     }
 

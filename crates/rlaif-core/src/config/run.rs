@@ -7,6 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
+    /// Let the baseline criticise and revise its own answers.
+    Revise,
     /// Fine-tune the baseline on demonstrations.
     Sft,
     /// Sample responses.
@@ -30,7 +32,8 @@ impl Stage {
     pub const JUDGING: [Self; 3] = [Self::Label, Self::Ppo, Self::Evaluate];
 
     /// Every stage, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Revise,
         Self::Sft,
         Self::Generate,
         Self::Label,
@@ -44,6 +47,7 @@ impl Stage {
     /// Its name in the config, on the command line and in file names.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Revise => "revise",
             Self::Sft => "sft",
             Self::Generate => "generate",
             Self::Label => "label",
@@ -101,7 +105,8 @@ pub struct RunConfig {
     pub dir: PathBuf,
     /// Seed from which every random stream is derived. Default 0.
     pub seed: u64,
-    /// Stages to run. Default: all; `sft` where `sft.data` names files.
+    /// Stages to run. Default: all; `revise` where `revise.rounds` is above 0, `sft` there and where
+    /// `sft.data` names files.
     pub stages: Vec<Stage>,
     /// Where tensors live: `auto`, `cpu`, or a GPU that this build has (`wgpu`, `vulkan`, `metal`, `rocm`, `cuda`). Default `cpu`,
     /// the only device on which a resumed run is equal bit for bit.

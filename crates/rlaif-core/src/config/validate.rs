@@ -52,6 +52,7 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         let mut check = Checks::default();
         self.check_run(&mut check);
+        self.check_revise(&mut check);
         self.check_sft(&mut check);
         self.check_generate(&mut check);
         self.check_label(&mut check);
@@ -118,10 +119,37 @@ impl Config {
         }
     }
 
+    fn check_revise(&self, check: &mut Checks) {
+        let revise = &self.revise;
+        if revise.rounds == 0 && self.runs(Stage::Revise) && self.run.stages != Stage::ALL {
+            check.add("revise.rounds", "must be at least 1 where `run.stages` has `revise`, got 0".into());
+        }
+        check.at_least("revise.temperature", revise.temperature, 0.0);
+        if let Some(max_new_tokens) = revise.max_new_tokens {
+            check.at_least("revise.max_new_tokens", max_new_tokens, 1);
+        }
+        check.at_least("revise.batch_size", revise.batch_size, 1);
+        for (index, principle) in revise.principles.iter().enumerate() {
+            for (name, text) in [
+                ("name", &principle.name),
+                ("critique", &principle.critique),
+                ("revision", &principle.revision),
+            ] {
+                if text.trim().is_empty() {
+                    check.add(&format!("revise.principles[{index}].{name}"), "must not be empty".into());
+                }
+            }
+        }
+    }
+
     fn check_sft(&self, check: &mut Checks) {
         let sft = &self.sft;
-        if sft.data.is_empty() && self.runs(Stage::Sft) && self.run.stages != Stage::ALL {
-            check.add("sft.data", "must name at least one file where `run.stages` has `sft`".into());
+        let runs = self.runs(Stage::Sft) && self.run.stages != Stage::ALL;
+        if runs && !self.stages().contains(&Stage::Sft) {
+            check.add(
+                "sft.data",
+                "must name at least one file where `run.stages` has `sft` and not `revise`".into(),
+            );
         }
         if sft.data.iter().any(|path| path.as_os_str().is_empty()) {
             check.add("sft.data", "must not name an empty path".into());
@@ -316,6 +344,7 @@ impl Config {
     fn check_lengths(&self, check: &mut Checks) {
         let lengths = [
             ("generate.max_new_tokens", Some(self.generate.max_new_tokens)),
+            ("revise.max_new_tokens", self.revise.max_new_tokens),
             ("ppo.max_new_tokens", self.ppo.max_new_tokens),
             ("evaluate.max_new_tokens", self.evaluate.max_new_tokens),
         ];

@@ -1,4 +1,4 @@
-//! `rlaif sft|generate|label|reward|ppo|dpo|evaluate|report CONFIG`: one stage.
+//! `rlaif revise|sft|generate|label|reward|ppo|dpo|evaluate|report CONFIG`: one stage.
 
 use crate::cli::ConfigArgs;
 use crate::context::Context;

@@ -7,6 +7,7 @@ pub mod label;
 pub mod ppo;
 pub mod prompts;
 pub mod report;
+pub mod revise;
 pub mod reward;
 pub mod sft;
 
@@ -22,6 +23,7 @@ use std::path::Path;
 /// Those of the stage; its finished units are kept.
 pub fn run(context: &mut Context, stage: Stage) -> Result<StageOutcome> {
     match stage {
+        Stage::Revise => revise::run(context),
         Stage::Sft => sft::run(context),
         Stage::Generate => generate::run(context),
         Stage::Label => label::run(context),
@@ -48,6 +50,10 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
             context.wait(context.store.clear_policy(crate::probe::PROBE))?;
             context.wait(context.store.clear_policy(crate::probe::CALIBRATION))?;
         }
+        Stage::Revise => {
+            remove(&folder.revisions())?;
+            remove(&folder.revised_pairs())?;
+        }
         Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
             remove(&folder.model(name))?;
             remove(&folder.metrics(name))?;
@@ -69,6 +75,7 @@ pub fn results_exist(context: &Context, stage: Stage) -> bool {
     let folder = &context.folder;
     match stage {
         Stage::Generate | Stage::Label => folder.database().is_file(),
+        Stage::Revise => folder.revisions().is_file() && folder.revised_pairs().is_file(),
         Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
             folder.model(stage.name()).join("model.safetensors").is_file()
         }
@@ -82,7 +89,17 @@ pub fn size(context: &Context, stage: Stage) -> String {
     let config = &context.config;
     let (train, eval) = (context.prompts.train.len(), context.prompts.eval.len());
     match stage {
-        Stage::Sft => format!("{} epochs over the rows of `sft.data`", config.sft.epochs),
+        Stage::Revise => {
+            format!("answers to {train} prompts, {} critiques and revisions of each", config.revise.rounds)
+        }
+        Stage::Sft => {
+            let rows = match (config.sft.data.is_empty(), config.stages().contains(&Stage::Revise)) {
+                (false, true) => "the rows of `sft.data` and the revised answers",
+                (true, true) => "the revised answers",
+                (_, false) => "the rows of `sft.data`",
+            };
+            format!("{} epochs over {rows}", config.sft.epochs)
+        }
         Stage::Generate => format!(
             "{} responses of at most {} tokens to {train} prompts",
             train * config.generate.n,

@@ -142,7 +142,12 @@ struct Usable {
 fn usable(config: &Config, policy: &ModelFiles, rows: Rows<Prompt>) -> Usable {
     let longest = policy.config.max_position_embeddings.min(config.policy.max_length);
     let generated = config.generate.max_new_tokens;
-    let room = [Some(generated), config.ppo.max_new_tokens, config.evaluate.max_new_tokens];
+    let room = [
+        Some(generated),
+        config.revise.max_new_tokens,
+        config.ppo.max_new_tokens,
+        config.evaluate.max_new_tokens,
+    ];
     let room = room.into_iter().flatten().max().unwrap_or(generated);
     let systems = systems_of(config);
     let mut usable = Usable { good: Vec::new(), aside: rows.bad.iter().map(bad_row).collect() };

@@ -2,11 +2,14 @@
 
 use crate::context::Context;
 use crate::demonstrations;
+use crate::error::UserError;
 use crate::manifest::StageOutcome;
 use crate::progress::say;
 use crate::report::data::SftSummary;
+use crate::revisions;
 use crate::training::{StageHooks, finished};
 use anyhow::{Context as _, Result};
+use rlaif_core::config::Stage;
 use rlaif_model::{SaveDtype, save_causal_lm};
 use rlaif_train::{Fitted, SftExample, fit, train_sft};
 
@@ -49,11 +52,23 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     })
 }
 
-/// The rows of `sft.data` in token ids, as long as they may be.
+/// The rows of `sft.data`, and behind them the revised answers, in token ids and as long as they may be.
 fn examples(context: &Context) -> Result<Vec<SftExample>> {
-    let found = demonstrations::read(context)?;
+    let stages = context.config.stages();
+    let mut found = demonstrations::read(context, &stages)?;
+    if stages.contains(&Stage::Revise) {
+        found.rows.extend(revisions::demonstrations(context)?);
+    }
     if found.of_evaluation > 0 {
         say(&format!("sft: {} rows are left out: the evaluation asks their prompts", found.of_evaluation));
+    }
+    if found.rows.is_empty() {
+        return Err(UserError::new("no answer was revised, and there is nothing else to learn from")
+            .hint(format!(
+                "See what was written in `{}`; a longer `revise.max_new_tokens`, other principles or a larger model may help",
+                context.folder.revisions().display()
+            ))
+            .into());
     }
     let config = &context.config.sft;
     let rows = found
