@@ -14,7 +14,7 @@ use crate::batch::{PackedBatch, Reads};
 use crate::config::{ModelConfig, Projection};
 use crate::error::{ModelError, Result};
 use crate::logprobs::{self, TokenStatistics};
-use crate::lora::{Lora, PROJECTIONS};
+use crate::lora::{Dropout, Lora, PROJECTIONS};
 use crate::ops::{self, Attention};
 use crate::params::Trainable;
 use crate::rope::Rope;
@@ -31,7 +31,8 @@ pub struct Decoder {
     pub(crate) positions: Option<Tensor<2>>, // [P, H], where they are learned
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: Norm,
-    pub(crate) head: Option<Tensor<2>>, // [V, H]; none: the embedding
+    pub(crate) head: Option<Tensor<2>>,  // [V, H]; none: the embedding
+    pub(crate) lora: Option<LoraConfig>, // of the adapters, if there are any
     pub(crate) trainable: Trainable,
 }
 
@@ -192,6 +193,7 @@ impl Decoder {
                 true => None,
                 false => Some(read.matrix(names.head, [config.vocab_size, hidden])?),
             },
+            lora: None,
             trainable: Trainable::None,
             config: config.clone(),
             device,
@@ -334,7 +336,7 @@ impl Decoder {
     /// counterpart, as the gate of an MLP without one, are passed over.
     ///
     /// # Errors
-    /// If a target is not a projection, none is here, or the rank is 0.
+    /// If a target is not a projection, none is here, the rank is 0, or the dropout is not from 0 to below 1.
     pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
         let mut own: Vec<&str> = Vec::new();
         for linear in self.layers.iter_mut().take(1).flat_map(Layer::projections_mut) {
@@ -351,6 +353,10 @@ impl Decoder {
             let reason = "LoRA needs a rank of at least 1 and at least one target".to_string();
             return Err(ModelError::Input { reason });
         }
+        if !(0.0..1.0).contains(&config.dropout) {
+            let reason = format!("LoRA's dropout must be from 0 to below 1, got {}", config.dropout);
+            return Err(ModelError::Input { reason });
+        }
         let (mut stream, mut attached) = (0, 0);
         for linear in self.layers.iter_mut().flat_map(Layer::projections_mut) {
             stream += 1; // counted for every projection: another choice of targets moves no other's numbers
@@ -365,19 +371,36 @@ impl Decoder {
             let reason = format!("this model has none of the LoRA targets `{targets}`; it has `{own}`");
             return Err(ModelError::Input { reason });
         }
+        self.lora = Some(config.clone());
         self.set_trainable(Trainable::Lora);
         Ok(())
     }
 
     /// Whether any projection has an adapter.
     pub fn has_lora(&self) -> bool {
-        let mut layers = self.layers.clone();
-        layers.iter_mut().flat_map(Layer::projections_mut).any(|linear| linear.lora.is_some())
+        self.lora.is_some()
+    }
+
+    /// This decoder with masks on what its adapters read, as [`LoraConfig::dropout`] says; `seed` decides them. For a forward pass
+    /// that learns; without adapters or dropout it is the decoder itself.
+    pub fn with_dropout(&self, seed: u64) -> Self {
+        let mut masked = self.clone();
+        let Some(rate) = self.lora.as_ref().map(|lora| lora.dropout).filter(|rate| *rate > 0.0) else {
+            return masked;
+        };
+        let projections = masked.layers.iter_mut().flat_map(Layer::projections_mut);
+        for (stream, linear) in (1..).zip(projections) {
+            if let Some(lora) = &mut linear.lora {
+                lora.dropout = Some(Dropout { rate, seed, stream });
+            }
+        }
+        masked
     }
 
     /// Adds the adapters to the weights and drops them; nothing is trainable afterwards.
     pub fn merge_lora(&mut self) {
         self.set_trainable(Trainable::None);
+        self.lora = None;
         for linear in self.layers.iter_mut().flat_map(Layer::projections_mut) {
             if let Some(lora) = linear.lora.take() {
                 linear.weight = linear.weight.clone() + lora.delta();

@@ -6,11 +6,12 @@
 //! | run it | [`Decoder`] over a [`PackedBatch`], read at [`Reads`]; [`ScalarHead`] for scores and values |
 //! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`] |
 //! | sample from it | [`generate`] with [`SamplingConfig`] |
-//! | write it down | [`save_causal_lm`], [`save_reward_model`] |
+//! | write it down | [`save_causal_lm`], [`save_reward_model`], [`Adapter`]; in other formats [`export_safetensors`], [`save_gguf`] |
 //!
 //! There is one implementation of the mathematics. Every step has a portable form in Burn tensors; on the CPU, the steps where time
 //! goes have a fused kernel with its own backward pass, tested against the portable form (`kernels/`).
 
+mod adapter;
 mod architecture;
 mod attention;
 mod batch;
@@ -39,6 +40,7 @@ mod tokenizer;
 mod turns;
 mod weights;
 
+pub use adapter::{Adapter, adapter_base, export_adapter, is_adapter};
 pub use architecture::{Activation, Architecture};
 pub use batch::{PackedBatch, Reads, Segment, SegmentId};
 pub use chat_template::{ChatTemplate, SpecialStrings};
@@ -47,14 +49,14 @@ pub use decoder::Decoder;
 pub use device::{available as available_devices, open_device};
 pub use error::{ModelError, Result};
 pub use generate::{GenerateProgress, GenerateRequest, Sample, generate};
-pub use gguf::{GgmlType, Gguf, GgufTensor, GgufValue, GgufWeights, dequantize};
+pub use gguf::{GgmlType, Gguf, GgufTensor, GgufValue, GgufWeights, dequantize, quantize, save_gguf};
 pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;
 pub use lora::PROJECTIONS;
 pub use params::Trainable;
-pub use safetensors_io::{SafetensorsWeights, SaveDtype, save_safetensors};
+pub use safetensors_io::{SafetensorsWeights, SaveDtype, save_safetensors, save_sharded};
 pub use sampling::{SamplingConfig, sample_token};
-pub use save::{save_causal_lm, save_reward_model};
+pub use save::{export_safetensors, save_causal_lm, save_reward_model};
 pub use source::ModelFiles;
 pub use tokenizer::Tokenizer;
 pub use turns::Turn;

@@ -150,6 +150,7 @@ impl Decoder {
     /// The same base weights without the adapters and without autodiff: the frozen reference of a policy that trains LoRA.
     pub fn without_adapter(&self) -> Decoder {
         let mut copy = self.frozen();
+        copy.lora = None;
         for linear in copy.layers.iter_mut().flat_map(Layer::projections_mut) {
             linear.lora = None;
         }

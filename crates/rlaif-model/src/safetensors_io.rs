@@ -267,6 +267,8 @@ fn no_weights(folder: &Path) -> ModelError {
 pub enum SaveDtype {
     /// Four bytes a value; exact.
     F32,
+    /// Two bytes a value, rounded to nearest even; at most 65504.
+    F16,
     /// Two bytes a value, rounded to nearest even.
     Bf16,
 }
@@ -276,7 +278,33 @@ impl SaveDtype {
     pub fn torch_name(self) -> &'static str {
         match self {
             SaveDtype::F32 => "float32",
+            SaveDtype::F16 => "float16",
             SaveDtype::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Its name in a safetensors header.
+    fn safetensors_name(self) -> &'static str {
+        match self {
+            SaveDtype::F32 => "F32",
+            SaveDtype::F16 => "F16",
+            SaveDtype::Bf16 => "BF16",
+        }
+    }
+
+    /// Bytes of a value.
+    fn width(self) -> usize {
+        match self {
+            SaveDtype::F32 => 4,
+            SaveDtype::F16 | SaveDtype::Bf16 => 2,
+        }
+    }
+
+    fn bytes_of(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            SaveDtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            SaveDtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+            SaveDtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
         }
     }
 }
@@ -287,23 +315,20 @@ impl SaveDtype {
 /// than one needs to be in memory as float32.
 ///
 /// # Errors
-/// If `load` fails or gives a wrong number of values, a value is NaN or infinite, or the file cannot be written.
+/// If `load` fails or gives a wrong number of values, a value is NaN, infinite or too large for `dtype`, or the file cannot be
+/// written.
 pub fn save_safetensors(
     path: &Path,
     tensors: &[(String, Vec<usize>)],
     dtype: SaveDtype,
     mut load: impl FnMut(&str) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    let (dtype_name, width) = match dtype {
-        SaveDtype::F32 => ("F32", 4),
-        SaveDtype::Bf16 => ("BF16", 2),
-    };
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut offset = 0;
     for (name, shape) in tensors {
-        let end = offset + shape.iter().product::<usize>() * width;
-        let entry = json!({"dtype": dtype_name, "shape": shape, "data_offsets": [offset, end]});
+        let end = offset + shape.iter().product::<usize>() * dtype.width();
+        let entry = json!({"dtype": dtype.safetensors_name(), "shape": shape, "data_offsets": [offset, end]});
         if header.insert(name.clone(), entry).is_some() {
             return Err(ModelError::Input { reason: format!("the tensor `{name}` would be written twice") });
         }
@@ -326,16 +351,63 @@ pub fn save_safetensors(
                 });
             }
             check_finite(name, &values)?;
-            for part in values.chunks(1 << 16) {
-                let bytes: Vec<u8> = match dtype {
-                    SaveDtype::F32 => part.iter().flat_map(|value| value.to_le_bytes()).collect(),
-                    SaveDtype::Bf16 => {
-                        part.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
-                    }
-                };
-                write(&bytes)?;
+            if dtype == SaveDtype::F16 {
+                check_fits_f16(name, &values, 1.0)?;
             }
+            values.chunks(1 << 16).try_for_each(|part| write(&dtype.bytes_of(part)))?;
         }
         Ok(())
     })
+}
+
+/// [`save_safetensors`] into a folder: `model.safetensors`, or shards of at most `max_shard_bytes` (a larger tensor has one to itself)
+/// with `model.safetensors.index.json`, as transformers names them.
+///
+/// # Errors
+/// As [`save_safetensors`].
+pub fn save_sharded(
+    folder: &Path,
+    tensors: &[(String, Vec<usize>)],
+    dtype: SaveDtype,
+    max_shard_bytes: usize,
+    mut load: impl FnMut(&str) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let bytes = |shape: &[usize]| shape.iter().product::<usize>() * dtype.width();
+    let mut shards: Vec<Vec<(String, Vec<usize>)>> = vec![Vec::new()];
+    let mut filled = 0;
+    for tensor in tensors {
+        let size = bytes(&tensor.1);
+        if filled > 0 && filled + size > max_shard_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        shards.last_mut().expect("there is always one").push(tensor.clone());
+    }
+    if let [all] = shards.as_slice() {
+        return save_safetensors(&folder.join("model.safetensors"), all, dtype, load);
+    }
+    let mut weight_map = Map::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
+        save_safetensors(&folder.join(&name), shard, dtype, &mut load)?;
+        weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), json!(name))));
+    }
+    let total: usize = tensors.iter().map(|(_, shape)| bytes(shape)).sum();
+    let path = folder.join("model.safetensors.index.json");
+    let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+    let text = format!("{index:#}\n");
+    write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(ModelError::write(&path)))
+}
+
+/// Refuses what `value / divisor` in float16 would make infinite.
+pub(crate) fn check_fits_f16(name: &str, values: &[f32], divisor: f32) -> Result<()> {
+    match values.iter().find(|value| f16::from_f32(**value / divisor).is_infinite()) {
+        None => Ok(()),
+        Some(value) => Err(ModelError::Input {
+            reason: format!(
+                "tensor `{name}` has the value {value}, which is beyond float16; write it as bf16 or f32"
+            ),
+        }),
+    }
 }

@@ -1,4 +1,6 @@
 //! Writing a model in the Hugging Face layout: it loads here and in transformers.
+//!
+//! [`save_causal_lm`] and [`save_reward_model`] write a decoder in memory, [`export_safetensors`] the files of one in another dtype.
 
 use std::path::Path;
 
@@ -8,14 +10,15 @@ use crate::decoder::{Decoder, transposed};
 use crate::error::{ModelError, Result};
 use crate::heads::{SCORE, ScalarHead};
 use crate::params::{Slot, host_values};
-use crate::safetensors_io::{SaveDtype, save_safetensors, write_atomically};
+use crate::safetensors_io::{SaveDtype, save_safetensors, save_sharded, write_atomically};
+use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
 
 /// Writes a causal language model: `config.json`, `model.safetensors` and the tokenizer's files. Adapters are merged into what is
 /// written; the decoder itself keeps them.
 ///
 /// # Errors
-/// If the folder cannot be written, or a weight is not finite.
+/// If the folder cannot be written, or a weight is not finite or does not fit the dtype.
 pub fn save_causal_lm(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
@@ -52,8 +55,6 @@ fn save(
     merged.merge_lora();
 
     let mut config = merged.config().to_hf_json();
-    config["dtype"] = Value::from(dtype.torch_name()); // transformers 5
-    config["torch_dtype"] = Value::from(dtype.torch_name()); // transformers 4
     let mut tensors = merged.config().tensor_shapes();
     let mut tokenizer = std::borrow::Cow::Borrowed(tokenizer);
     if head.is_some() {
@@ -71,11 +72,7 @@ fn save(
 
     // The weights last: a folder with weights is a whole model.
     tokenizer.save(folder)?;
-    let config_path = folder.join("config.json");
-    let text = format!("{config:#}\n");
-    write_atomically(&config_path, |file| {
-        std::io::Write::write_all(file, text.as_bytes()).map_err(ModelError::write(&config_path))
-    })?;
+    write_config(folder, config, dtype)?;
     let stored = merged.stored_tensors();
     save_safetensors(&folder.join("model.safetensors"), &tensors, dtype, |name| match (name, head) {
         (SCORE, Some(head)) => Ok(head.values()),
@@ -86,6 +83,36 @@ fn save(
             Ok(file_values(*slot, tensor.clone()))
         }
     })
+}
+
+/// Writes the files of a model again in another dtype, a reward model with its head: tensor by tensor, so that little memory is taken.
+/// Above `max_shard_bytes` the weights are cut into shards.
+///
+/// # Errors
+/// If a file cannot be read or written, or a value does not fit the dtype.
+pub fn export_safetensors(
+    files: &ModelFiles,
+    folder: &Path,
+    dtype: SaveDtype,
+    max_shard_bytes: usize,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(ModelError::write(folder))?;
+    files.tokenizer.save(folder)?;
+    let config = files.config_json.clone().unwrap_or_else(|| files.config.to_hf_json());
+    write_config(folder, config, dtype)?;
+    let mut tensors = files.config.tensor_shapes();
+    if let Some(shape) = files.weights.shape(SCORE) {
+        tensors.push((SCORE.to_string(), shape));
+    }
+    save_sharded(folder, &tensors, dtype, max_shard_bytes, |name| files.weights.load_f32(name))
+}
+
+fn write_config(folder: &Path, mut config: Value, dtype: SaveDtype) -> Result<()> {
+    config["dtype"] = Value::from(dtype.torch_name()); // transformers 5
+    config["torch_dtype"] = Value::from(dtype.torch_name()); // transformers 4
+    let path = folder.join("config.json");
+    let text = format!("{config:#}\n");
+    write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(ModelError::write(&path)))
 }
 
 impl Decoder {

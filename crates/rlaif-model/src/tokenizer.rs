@@ -273,6 +273,23 @@ impl Tokenizer {
         self.pad
     }
 
+    /// The id for what the vocabulary cannot write, where the model has one.
+    pub(crate) fn unk(&self) -> Option<u32> {
+        self.unk
+    }
+
+    /// What transformers puts around a text by default, beginning and end: the ids of the empty one.
+    pub(crate) fn added_around_text(&self) -> Result<Vec<u32>> {
+        let encoding = self.parsing.encode_fast("", true).map_err(ModelError::tokenizer)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The contents of `tokenizer.json`.
+    pub(crate) fn json(&self) -> Result<Value> {
+        let text = self.parsing.to_string(false).map_err(ModelError::tokenizer)?;
+        serde_json::from_str(&text).map_err(ModelError::tokenizer)
+    }
+
     /// Whether an id is a control token.
     pub fn is_special(&self, id: u32) -> bool {
         self.special_ids.contains(&id)

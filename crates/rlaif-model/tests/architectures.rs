@@ -243,7 +243,7 @@ fn targets(name: &str) -> (&'static [&'static str], usize) {
 fn with_lora(decoder: &Decoder, targets: &[&str]) -> Decoder {
     let targets = targets.iter().map(|target| target.to_string()).collect();
     let mut adapted = decoder.clone();
-    adapted.add_lora(&LoraConfig { rank: 2, alpha: 4.0, targets }, 3).unwrap();
+    adapted.add_lora(&LoraConfig { rank: 2, alpha: 4.0, targets, ..LoraConfig::default() }, 3).unwrap();
     adapted.map_parameters(|_, p| p.inner().add_scalar(0.03));
     adapted
 }

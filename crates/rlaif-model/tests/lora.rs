@@ -8,7 +8,8 @@ use rlaif_core::config::LoraConfig;
 use rlaif_model::{Decoder, PackedBatch, Trainable};
 
 fn lora(targets: &[&str]) -> LoraConfig {
-    LoraConfig { rank: 3, alpha: 6.0, targets: targets.iter().map(|t| t.to_string()).collect() }
+    let targets = targets.iter().map(|t| t.to_string()).collect();
+    LoraConfig { rank: 3, alpha: 6.0, targets, ..LoraConfig::default() }
 }
 
 fn hidden(decoder: &Decoder) -> Vec<f32> {
@@ -110,4 +111,67 @@ fn adapters_draw_from_their_own_streams() {
 fn a_wrong_target_is_named() {
     let error = tiny().add_lora(&lora(&["q_proj", "query"]), 1).unwrap_err().to_string();
     assert!(error.contains("`query`") && error.contains("`q_proj`"), "{error}");
+}
+
+#[test]
+fn dropout_masks_what_an_adapter_reads_and_only_where_it_is_asked_for() {
+    let mut decoder = tiny();
+    decoder.add_lora(&LoraConfig { dropout: 0.5, ..lora(&["down_proj"]) }, 1).unwrap();
+    decoder.map_parameters(|_, p| p.inner().add_scalar(0.05));
+    let plain = hidden(&decoder);
+    let masked = hidden(&decoder.with_dropout(1));
+    assert_eq!(hidden(&decoder.with_dropout(1)), masked, "a seed decides the masks");
+    assert_ne!(hidden(&decoder.with_dropout(2)), masked);
+    assert_ne!(masked, plain);
+    assert_eq!(hidden(&decoder), plain, "the decoder itself has none");
+    let mut merged = decoder.clone();
+    merged.merge_lora();
+    assert_close(&hidden(&merged), &plain, 1e-5);
+
+    let mut none = tiny();
+    none.add_lora(&lora(&["down_proj"]), 1).unwrap();
+    none.map_parameters(|_, p| p.inner().add_scalar(0.05));
+    assert_eq!(hidden(&none.with_dropout(1)), plain, "a rate of 0 is no dropout, bit by bit");
+}
+
+/// With all-ones A and B, the adapter adds scale · rank · Σ mask · x to each output: the mean over masks is what no mask gives.
+#[test]
+fn the_mean_over_masks_is_the_adapter_without_them() {
+    let mut decoder = tiny();
+    decoder.add_lora(&LoraConfig { dropout: 0.3, ..lora(&["o_proj"]) }, 1).unwrap();
+    decoder.map_parameters(|_, p| p.inner().mul_scalar(0.0).add_scalar(1e-3));
+    let plain = hidden(&decoder);
+    let without = hidden(&decoder.without_adapter());
+    const SEEDS: u64 = 400;
+    let mut mean = vec![0f32; plain.len()];
+    for seed in 0..SEEDS {
+        mean.iter_mut().zip(hidden(&decoder.with_dropout(seed))).for_each(|(m, h)| *m += h / SEEDS as f32);
+    }
+    let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+    let (off, effect) = (distance(&mean, &plain), distance(&plain, &without));
+    assert!(off < 0.15 * effect, "{off} of {effect}");
+}
+
+#[test]
+fn rank_stabilised_scaling_divides_by_the_root() {
+    let delta = |config: LoraConfig| {
+        let mut decoder = tiny();
+        let before = queries(&decoder);
+        decoder.add_lora(&config, 1).unwrap();
+        decoder.map_parameters(|_, p| p.inner().add_scalar(0.1));
+        decoder.merge_lora();
+        queries(&decoder).iter().zip(before).map(|(a, b)| a - b).collect::<Vec<f32>>()
+    };
+    let classic = delta(lora(&["q_proj"]));
+    let stabilised = delta(LoraConfig { use_rslora: true, ..lora(&["q_proj"]) });
+    let expected: Vec<f32> = classic.iter().map(|d| d * 3f32.sqrt()).collect(); // alpha / sqrt 3 instead of alpha / 3
+    assert_close(&stabilised, &expected, 1e-5);
+}
+
+/// The queries' weight of the first layer.
+fn queries(decoder: &Decoder) -> Vec<f32> {
+    let mut all = decoder.frozen();
+    all.set_trainable(Trainable::Full);
+    let query = |(name, _): &(String, _)| name == "model.layers.0.self_attn.q_proj.weight";
+    values(all.parameters().into_iter().find(query).unwrap().1.inner())
 }

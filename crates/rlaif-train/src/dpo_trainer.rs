@@ -17,7 +17,7 @@ use std::path::Path;
 
 use rlaif_core::config::DpoConfig;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::Decoder;
+use rlaif_model::{Adapter, Decoder};
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
@@ -40,6 +40,8 @@ const EVAL_TOKENS: usize = 2048;
 pub struct TrainedPolicy {
     /// The policy, adapters merged.
     pub policy: Decoder,
+    /// The adapters by themselves, if it trained any.
+    pub adapter: Option<Adapter>,
     /// What training came to.
     pub report: DpoReport,
 }
@@ -143,7 +145,7 @@ impl DpoTrainer {
             let examples: Vec<&PreferenceExample> = micro.iter().map(|pair| pair.example).collect();
             let packed = Packed::new(&items_of(&examples));
             let lengths = packed.lengths();
-            let hidden = self.learner.decoder.hidden(&packed.batch); // [N, H]
+            let hidden = self.learner.hidden(&packed.batch); // [N, H]
             let logprobs = self.learner.decoder.logprobs(&hidden, &packed.token_reads(), 1.0); // [R]
             let logps: Vec<f64> = split_by_length(&to_f64(&logprobs), &lengths)
                 .iter()
@@ -339,7 +341,8 @@ pub fn train_dpo(
         margin: mean_margin(&holdout),
         holdout,
     };
-    Ok(Outcome::Finished(TrainedPolicy { policy: trainer.learner.into_model().0, report }))
+    let adapter = trainer.learner.adapter();
+    Ok(Outcome::Finished(TrainedPolicy { policy: trainer.learner.into_model().0, adapter, report }))
 }
 
 /// For every pair, those of `train` first, two answers to another prompt of `train`, cut to the room that its prompt leaves.

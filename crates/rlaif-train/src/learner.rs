@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 use rlaif_core::config::{LoraConfig, OptimConfig};
-use rlaif_model::{Decoder, ScalarHead, Trainable};
+use rlaif_core::seed;
+use rlaif_model::{Adapter, Decoder, PackedBatch, ScalarHead, Trainable};
 
 use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::error::{Result, TrainError, finite};
-use crate::optimizer::{AdamW, Moments, clip_factor, sum_of_squares};
+use crate::optimizer::{Optimizer, clip_factor, sum_of_squares};
 
 /// A decoder, perhaps with a scalar head, that learns.
 #[derive(Debug)]
@@ -22,9 +23,12 @@ pub struct Learner {
     pub decoder: Decoder,
     /// The scalar head of a reward model or critic; it always trains in full.
     pub head: Option<ScalarHead>,
-    /// AdamW over all of them.
-    pub optimizer: AdamW,
+    /// What updates all of them.
+    pub optimizer: Optimizer,
+    max_grad_norm: f64,
     gradients: BTreeMap<String, Tensor<2>>, // summed over micro-batches, without autodiff
+    seed: u64,
+    micro_batches: u64, // of this step so far
 }
 
 impl Learner {
@@ -46,7 +50,25 @@ impl Learner {
         if let Some(head) = &mut head {
             head.set_trainable(true);
         }
-        Ok(Self { decoder, head, optimizer: AdamW::new(optim), gradients: BTreeMap::new() })
+        Ok(Self {
+            decoder,
+            head,
+            optimizer: Optimizer::new(optim),
+            max_grad_norm: optim.max_grad_norm,
+            gradients: BTreeMap::new(),
+            seed,
+            micro_batches: 0,
+        })
+    }
+
+    /// Final hidden states of a micro-batch that is learnt from, `[N, H]`: [`Decoder::hidden`] with the adapters' dropout.
+    ///
+    /// Masks follow from the seed, the optimizer's step and the micro-batch's number in it.
+    pub fn hidden(&mut self, batch: &PackedBatch) -> Tensor<2> {
+        let step = seed::derive(self.seed, "lora/dropout", self.optimizer.step());
+        let masks = seed::derive(step, "micro-batch", self.micro_batches);
+        self.micro_batches += 1;
+        self.decoder.with_dropout(masks).hidden(batch)
     }
 
     /// The trainable parameters, head last.
@@ -89,6 +111,7 @@ impl Learner {
     /// Forgets the gradients of the step.
     pub fn discard_gradients(&mut self) {
         self.gradients.clear();
+        self.micro_batches = 0;
     }
 
     /// Clips the summed gradients by their global norm, updates the parameters, and returns the norm before clipping.
@@ -102,14 +125,15 @@ impl Learner {
             std::mem::take(&mut self.gradients).into_iter().map(|(name, g)| (name, to_host(g))).collect();
         let norm = gradients.values().map(|g| sum_of_squares(g)).sum::<f64>().sqrt();
         let norm = finite("the gradient norm", norm, step)?;
-        let scale = clip_factor(norm, self.optimizer.config().max_grad_norm);
-        self.optimizer.step += 1;
+        let scale = clip_factor(norm, self.max_grad_norm);
+        self.optimizer.begin_step();
+        self.micro_batches = 0;
         let optimizer = &mut self.optimizer;
         let mut update = |name: &str, parameter: Tensor<2>| {
             let Some(gradient) = gradients.get(name) else { return parameter };
             let (shape, device) = (parameter.dims(), parameter.device().inner());
             let mut values = to_host(parameter);
-            optimizer.update(name, &mut values, gradient, scale, learning_rate);
+            optimizer.update(name, &mut values, shape[1], gradient, scale, learning_rate);
             Tensor::from_data(TensorData::new(values, shape), &device)
         };
         self.decoder.map_parameters(&mut update);
@@ -117,6 +141,11 @@ impl Learner {
             head.map_parameter(&mut update);
         }
         Ok(norm)
+    }
+
+    /// The adapters by themselves; `None` where the model trains in full.
+    pub fn adapter(&self) -> Option<Adapter> {
+        self.decoder.adapter()
     }
 
     /// The model for scoring or saving: adapters merged, nothing trainable.
@@ -156,11 +185,7 @@ impl Learner {
         for (name, values) in self.export_parameters() {
             snapshot.tensor(format!("{prefix}/parameter/{name}"), Cow::Owned(values));
         }
-        for (name, moments) in &self.optimizer.moments {
-            snapshot.tensor(format!("{prefix}/exp_avg/{name}"), Cow::Borrowed(&moments.exp_avg));
-            snapshot.tensor(format!("{prefix}/exp_avg_sq/{name}"), Cow::Borrowed(&moments.exp_avg_sq));
-        }
-        snapshot.numbers(format!("{prefix}/optimizer_step"), vec![self.optimizer.step as f64]);
+        self.optimizer.write_to(prefix, snapshot);
     }
 
     /// Takes over what [`write_to`](Self::write_to) wrote.
@@ -169,17 +194,7 @@ impl Learner {
     /// If something is missing or has another size.
     pub fn read_from(&mut self, prefix: &str, checkpoint: &mut Checkpoint) -> Result<()> {
         self.import_parameters(&checkpoint.take_tensors(&format!("{prefix}/parameter/")))?;
-        let mut squares = checkpoint.take_tensors(&format!("{prefix}/exp_avg_sq/"));
-        self.optimizer.moments.clear();
-        for (name, exp_avg) in checkpoint.take_tensors(&format!("{prefix}/exp_avg/")) {
-            let exp_avg_sq = squares.remove(&name).ok_or_else(|| TrainError::Checkpoint {
-                path: checkpoint.path.clone(),
-                reason: format!("`{name}` has only one of its two moments"),
-            })?;
-            self.optimizer.moments.insert(name, Moments { exp_avg, exp_avg_sq });
-        }
-        self.optimizer.step = checkpoint.number(&format!("{prefix}/optimizer_step"))? as u64;
-        Ok(())
+        self.optimizer.read_from(prefix, checkpoint)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`online`] | tuning on the policy's own samples: the loop, the KL budget, the watch; [`ppo_trainer`] learns from a rollout |
 //! | [`advantage`] | what each token was worth: GAE, leave-one-out, groups |
 //! | [`demonstration`] | rows of `[sft]` as token ids, with what of them is learnt |
-//! | [`learner`] | a model with its optimizer; [`optimizer`] is AdamW, [`schedule`] the learning rate |
+//! | [`learner`] | a model with its optimizer; [`optimizer`] is AdamW, [`adafactor`] what its name says, [`schedule`] the learning rate |
 //! | [`packing`], [`score`] | many (prompt, response) pairs to packed batches; their log-probs and scores |
 //! | [`rollout`] | what the policy samples, and what models say of it |
 //! | [`watch`] | a held-out score that falls while the reward rises |
@@ -23,6 +23,7 @@
 //! All randomness is derived from (seed, purpose, step), so a checkpoint needs the step, the parameters, the moments and a few
 //! running numbers. Stopped and continued training is equal to uninterrupted training bit for bit on CPU.
 
+pub mod adafactor;
 pub mod advantage;
 pub mod checkpoint;
 pub mod data;

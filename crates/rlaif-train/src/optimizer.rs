@@ -1,15 +1,135 @@
-//! AdamW, Loshchilov & Hutter 2019 (<https://arxiv.org/abs/1711.05101>), with the semantics of `torch.optim.AdamW`.
+//! AdamW, Loshchilov & Hutter 2019 (<https://arxiv.org/abs/1711.05101>), with the semantics of `torch.optim.AdamW`; and what
+//! chooses between it and [`Adafactor`].
 //!
 //! Moments live in host memory and the update is one pass over plain slices: on CPU that reads and writes each number once,
 //! and on a GPU it leaves the device's memory to activations.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use rlaif_core::config::OptimConfig;
+use rlaif_core::config::{OptimConfig, OptimizerKind};
+
+use crate::adafactor::{Adafactor, Factors};
+use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::error::{Result, TrainError};
 
 /// Numbers updated by one task; a fixed size, so that sums have one order whatever the number of threads.
-const CHUNK: usize = 1 << 16;
+pub(crate) const CHUNK: usize = 1 << 16;
+
+/// The optimizer that a config asks for.
+#[derive(Debug, Clone)]
+pub enum Optimizer {
+    /// Two moments a number.
+    AdamW(AdamW),
+    /// A moment a row and a column.
+    Adafactor(Adafactor),
+}
+
+impl Optimizer {
+    /// No steps taken.
+    pub fn new(config: &OptimConfig) -> Self {
+        match config.optimizer {
+            OptimizerKind::AdamW => Self::AdamW(AdamW::new(config)),
+            OptimizerKind::Adafactor => Self::Adafactor(Adafactor::new(config)),
+        }
+    }
+
+    /// Updates done.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::AdamW(adamw) => adamw.step,
+            Self::Adafactor(adafactor) => adafactor.step,
+        }
+    }
+
+    /// Counts the update that comes now.
+    pub fn begin_step(&mut self) {
+        self.set_step(self.step() + 1);
+    }
+
+    fn set_step(&mut self, step: u64) {
+        match self {
+            Self::AdamW(adamw) => adamw.step = step,
+            Self::Adafactor(adafactor) => adafactor.step = step,
+        }
+    }
+
+    /// Updates one parameter of `columns` columns in place, after [`begin_step`](Self::begin_step).
+    pub fn update(
+        &mut self,
+        name: &str,
+        parameter: &mut [f32],
+        columns: usize,
+        gradient: &[f32],
+        gradient_scale: f64,
+        learning_rate: f64,
+    ) {
+        match self {
+            Self::AdamW(adamw) => adamw.update(name, parameter, gradient, gradient_scale, learning_rate),
+            Self::Adafactor(adafactor) => {
+                adafactor.update(name, parameter, columns, gradient, gradient_scale, learning_rate);
+            }
+        }
+    }
+
+    /// Adds the state to a snapshot, under `prefix`.
+    pub fn write_to<'a>(&'a self, prefix: &str, snapshot: &mut Snapshot<'a>) {
+        let mut put = |kind: &str, name: &str, values: &'a [f32]| {
+            snapshot.tensor(format!("{prefix}/{kind}/{name}"), Cow::Borrowed(values));
+        };
+        match self {
+            Self::AdamW(adamw) => {
+                for (name, moments) in &adamw.moments {
+                    put("exp_avg", name, &moments.exp_avg);
+                    put("exp_avg_sq", name, &moments.exp_avg_sq);
+                }
+            }
+            Self::Adafactor(adafactor) => {
+                for (name, factors) in &adafactor.factors {
+                    put("exp_avg_sq_row", name, &factors.row);
+                    put("exp_avg_sq_col", name, &factors.column);
+                }
+            }
+        }
+        snapshot.numbers(format!("{prefix}/optimizer_step"), vec![self.step() as f64]);
+    }
+
+    /// Takes over what [`write_to`](Self::write_to) wrote.
+    ///
+    /// # Errors
+    /// If something is missing.
+    pub fn read_from(&mut self, prefix: &str, checkpoint: &mut Checkpoint) -> Result<()> {
+        let path = checkpoint.path.clone();
+        let mut pairs = |first: &str, second: &str| -> Result<Vec<(String, Vec<f32>, Vec<f32>)>> {
+            let mut seconds = checkpoint.take_tensors(&format!("{prefix}/{second}/"));
+            let firsts = checkpoint.take_tensors(&format!("{prefix}/{first}/"));
+            let pair = |(name, first): (String, Vec<f32>)| match seconds.remove(&name) {
+                Some(second) => Ok((name, first, second)),
+                None => Err(TrainError::Checkpoint {
+                    path: path.clone(),
+                    reason: format!("`{name}` has only one of its two moments"),
+                }),
+            };
+            firsts.into_iter().map(pair).collect()
+        };
+        match self {
+            Self::AdamW(adamw) => {
+                let moments = pairs("exp_avg", "exp_avg_sq")?.into_iter();
+                adamw.moments = moments
+                    .map(|(name, exp_avg, exp_avg_sq)| (name, Moments { exp_avg, exp_avg_sq }))
+                    .collect();
+            }
+            Self::Adafactor(adafactor) => {
+                let factors = pairs("exp_avg_sq_row", "exp_avg_sq_col")?.into_iter();
+                adafactor.factors =
+                    factors.map(|(name, row, column)| (name, Factors { row, column })).collect();
+            }
+        }
+        self.set_step(checkpoint.number(&format!("{prefix}/optimizer_step"))? as u64);
+        Ok(())
+    }
+}
 
 /// First and second moment of one parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,11 +154,6 @@ impl AdamW {
     /// No steps taken.
     pub fn new(config: &OptimConfig) -> Self {
         Self { config: config.clone(), step: 0, moments: BTreeMap::new() }
-    }
-
-    /// Its settings.
-    pub fn config(&self) -> &OptimConfig {
-        &self.config
     }
 
     /// Updates one parameter in place; `self.step` must already count this update.
@@ -101,7 +216,7 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 }
 
 /// Weight decay is for matrices; norms (`input_layernorm`, GPT-2's `ln_1`) and biases are left alone, as in transformers.
-fn decays(name: &str) -> bool {
+pub(crate) fn decays(name: &str) -> bool {
     !name.contains("norm") && !name.contains(".ln_") && !name.ends_with(".bias")
 }
 

@@ -297,7 +297,7 @@ impl PpoTrainer {
         metrics: &mut PpoUpdate,
     ) {
         let (packed, reads) = pack_values(micro);
-        let hidden = self.policy.decoder.hidden(&packed.batch); // [N, H]
+        let hidden = self.policy.hidden(&packed.batch); // [N, H]
         let values = self.policy.head.as_ref().map(|head| {
             let hidden = if learns { hidden.clone() } else { hidden.clone().detach() };
             head.forward(&hidden, &reads.indices) // [R_v]
@@ -395,10 +395,11 @@ impl PpoTrainer {
 
     /// Adds the value gradient of a micro-batch to a critic of its own.
     fn accumulate_critic(&mut self, micro: &[&Experience], counts: &Counts, metrics: &mut PpoUpdate) {
-        let Some(critic) = &self.critic else { return };
+        let Some(critic) = &mut self.critic else { return };
         let (packed, reads) = pack_values(micro);
+        let hidden = critic.hidden(&packed.batch); // [N, H]
         let head = critic.head.as_ref().expect("a critic has a head");
-        let output = head.forward(&critic.decoder.hidden(&packed.batch), &reads.indices); // [R]
+        let output = head.forward(&hidden, &reads.indices); // [R]
         let gradient = self.value_gradient(&output, micro, &packed, &reads.lengths, counts, metrics);
         if let Some(critic) = &mut self.critic {
             critic.backward(&output, &gradient);
@@ -444,7 +445,7 @@ impl PpoTrainer {
         for micro in pairs.chunks((self.config.micro_batch_size / 2).max(1)) {
             let items: Vec<Item<'_>> = micro.as_flattened().iter().map(|e| e.item()).collect();
             let packed = Packed::new(&items);
-            let hidden = self.policy.decoder.hidden(&packed.batch); // [N, H]
+            let hidden = self.policy.hidden(&packed.batch); // [N, H]
             let temperature = self.config.temperature;
             let output = self.policy.decoder.logprobs(&hidden, &packed.token_reads(), temperature); // [R]
             let logprobs = split_by_length(&to_f64(&output), &packed.lengths());

@@ -12,7 +12,7 @@ use std::path::Path;
 use rlaif_core::config::RewardConfig;
 use rlaif_core::stats::calibration;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::{Decoder, ScalarHead};
+use rlaif_model::{Adapter, Decoder, ScalarHead};
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
@@ -39,6 +39,8 @@ pub struct TrainedReward {
     pub decoder: Decoder,
     /// The scalar head.
     pub head: ScalarHead,
+    /// The adapters by themselves, if it trained any.
+    pub adapter: Option<Adapter>,
     /// What training came to.
     pub report: RewardReport,
 }
@@ -115,8 +117,8 @@ impl RewardTrainer {
         let mut rewards = Vec::with_capacity(2 * pairs.len());
         for micro in pairs.chunks(self.config.micro_batch_size.max(1)) {
             let packed = Packed::new(&items_of(micro));
+            let hidden = self.learner.hidden(&packed.batch); // [N, H]
             let head = self.learner.head.as_ref().expect("a reward model has a head");
-            let hidden = self.learner.decoder.hidden(&packed.batch); // [N, H]
             let scores = head.forward(&hidden, &packed.last_indices()); // [R]
             let score = to_f64(&scores);
             let mut gradient = vec![0.0; score.len()];
@@ -266,8 +268,10 @@ pub fn train_reward(
         margin: mean_margin(&holdout),
         holdout,
     };
+    let adapter = trainer.learner.adapter();
     let (decoder, head) = trainer.learner.into_model();
-    Ok(Outcome::Finished(TrainedReward { decoder, head: head.expect("a reward model has a head"), report }))
+    let head = head.expect("a reward model has a head");
+    Ok(Outcome::Finished(TrainedReward { decoder, head, adapter, report }))
 }
 
 /// The label that a loss sees: p, or p rounded to the likelier side.

@@ -5,7 +5,8 @@ use rlaif_core::config::{OptimConfig, Schedule};
 /// Learning rate of optimizer step `step` (from 0) of `total`.
 ///
 /// Warm-up takes ceil(warmup_ratio · total) steps, as in transformers, but rises from `1 / (warmup + 1)` of the peak instead of
-/// 0: the first step of a short run is then not lost. After it, linear and cosine fall towards 0 at `total`.
+/// 0: the first step of a short run is then not lost. After it, linear and cosine fall towards `min_lr_ratio` of the peak at `total`, as
+/// transformers' `cosine_with_min_lr`.
 pub fn learning_rate(config: &OptimConfig, step: u64, total: u64) -> f64 {
     let warmup = (config.warmup_ratio * total as f64).ceil() as u64;
     if step < warmup {
@@ -17,7 +18,8 @@ pub fn learning_rate(config: &OptimConfig, step: u64, total: u64) -> f64 {
         Schedule::Linear => 1.0 - progress,
         Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
     };
-    config.learning_rate * factor.max(0.0)
+    let floor = if config.schedule == Schedule::Constant { 0.0 } else { config.min_lr_ratio };
+    config.learning_rate * (factor.max(0.0) * (1.0 - floor) + floor)
 }
 
 #[cfg(test)]

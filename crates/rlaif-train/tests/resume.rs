@@ -9,8 +9,8 @@ use std::path::Path;
 
 use common::{Recorder, bits, llama, preferences, sampling, some_head};
 use rlaif_core::config::{
-    Algorithm, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, PpoConfig, RewardConfig,
-    SftConfig, WatchConfig,
+    Algorithm, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind, PpoConfig,
+    RewardConfig, SftConfig, WatchConfig,
 };
 use rlaif_train::{
     Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_ppo, train_reward, train_sft,
@@ -185,6 +185,40 @@ fn ppo_resumes_exactly() {
 #[test]
 fn ppo_with_lora_resumes_exactly() {
     straight_equals_interrupted(&|dir, hooks| ppo(lora(), dir, hooks), 2);
+}
+
+/// Masks come from the step and the micro-batch, factors from the checkpoint.
+#[test]
+fn dropout_and_adafactor_resume_exactly() {
+    let masked = || lora().map(|lora| LoraConfig { dropout: 0.2, use_rslora: true, ..lora });
+    straight_equals_interrupted(&|dir, hooks| dpo(masked(), dir, hooks), 2);
+    straight_equals_interrupted(&|dir, hooks| ppo(masked(), dir, hooks), 2);
+    let optim = || OptimConfig { optimizer: OptimizerKind::Adafactor, min_lr_ratio: 0.1, ..optim() };
+    let adafactor = |dir: &Path, hooks: &mut dyn Hooks| {
+        let config = RewardConfig {
+            batch_size: 3,
+            micro_batch_size: 2,
+            save_steps: 2,
+            optim: optim(),
+            ..Default::default()
+        };
+        let outcome = train_reward(llama(), some_head(), &preferences(), &config, 5, dir, hooks).unwrap();
+        outcome.finished().map(|trained| bits(&trained.decoder))
+    };
+    straight_equals_interrupted(&adafactor, 2);
+    let dir = tempfile::tempdir().unwrap();
+    assert_ne!(adafactor(dir.path(), &mut Silent), reward(dir.path(), &mut Silent));
+}
+
+/// Dropout decides what is learnt, and only where there is any.
+#[test]
+fn dropout_changes_what_is_learnt() {
+    let learnt = |dropout| {
+        let dir = tempfile::tempdir().unwrap();
+        dpo(lora().map(|lora| LoraConfig { dropout, ..lora }), dir.path(), &mut Silent).unwrap()
+    };
+    assert!(learnt(0.0) == learnt(0.0));
+    assert!(learnt(0.0) != learnt(0.3));
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub enum Command {
     Logprobs(ModelArgs),
     /// Scores of a reward model: JSONL {"prompt", "response"} on stdin to {"reward"}
     Score(ModelArgs),
-    /// Write preferences or responses of a run as JSONL
+    /// Write preferences or responses of a run as JSONL, or a trained model for transformers, PEFT or llama.cpp
     Export(ExportArgs),
 }
 
@@ -222,15 +222,33 @@ pub struct ModelArgs {
 /// `rlaif export`.
 #[derive(Debug, Clone, Args)]
 pub struct ExportArgs {
-    /// The config.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// What to write
-    #[arg(long, default_value = "preferences")]
-    pub what: ExportWhat,
-    /// Where to; stdout if not given
-    #[arg(short, long, value_name = "FILE")]
+    /// The config file of a run
+    #[arg(value_name = "CONFIG", required_unless_present = "model")]
+    pub config: Option<PathBuf>,
+    /// Override a value of the config; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What to write; preferences if neither this nor --stage is given
+    #[arg(long, conflicts_with = "model")]
+    pub what: Option<ExportWhat>,
+    /// Where to: a new file, for a model in several files a new folder; lines go to stdout if not given
+    #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// Which trained model of the run: reward, ppo or dpo
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<StageName>,
+    /// A model outside a run instead: a Hugging Face folder, a `.gguf` file, or `hf:owner/name`
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["config", "stage"])]
+    pub model: Option<String>,
+    /// For whom a model is written
+    #[arg(long, default_value = "safetensors")]
+    pub format: ModelFormat,
+    /// How its weights are stored; default f16 in a GGUF and f32 elsewhere
+    #[arg(long)]
+    pub dtype: Option<ModelDtype>,
+    /// Where PEFT finds the model that an adapter belongs to; default the run's `policy.model`
+    #[arg(long, value_name = "NAME")]
+    pub base_model: Option<String>,
 }
 
 /// What `rlaif export` can write.
@@ -240,6 +258,33 @@ pub enum ExportWhat {
     Preferences,
     /// Every response of every policy, with token ids and log-probabilities
     Responses,
+    /// A trained model: give --stage and --output
+    Model,
+}
+
+/// A model's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelFormat {
+    /// A folder for transformers and vLLM, adapters merged
+    Safetensors,
+    /// A folder with the adapter alone, for PEFT
+    Peft,
+    /// A file for llama.cpp and what is built on it
+    Gguf,
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelDtype {
+    /// 4 bytes a weight
+    F32,
+    /// 2 bytes
+    F16,
+    /// 2 bytes, less exact than f16 and never too small for a weight
+    Bf16,
+    /// 1.06 bytes, in blocks of 32; only in a GGUF
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// A stage's name on the command line.

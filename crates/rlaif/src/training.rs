@@ -8,6 +8,7 @@ use crate::report::data::Estimate;
 use anyhow::{Context as _, Result};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::Prompt;
+use rlaif_model::{Adapter, ScalarHead};
 use rlaif_store::store::TRAIN_PAIRS;
 use rlaif_train::{Hooks, Outcome, PreferenceExample};
 use std::collections::{BTreeSet, HashMap};
@@ -39,6 +40,28 @@ pub fn examples(context: &Context) -> Result<Vec<PreferenceExample>> {
             .into());
     }
     Ok(examples)
+}
+
+/// Keeps a trained adapter beside the model that it was merged into (`models/STAGE/adapter/`), for `rlaif export --format peft`.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn save_adapter(
+    context: &Context,
+    adapter: Option<&Adapter>,
+    head: Option<&ScalarHead>,
+    model: &Path,
+) -> Result<()> {
+    let Some(adapter) = adapter else { return Ok(()) };
+    let folder = adapter_of(model);
+    adapter
+        .save(head, &context.config.policy.model, &folder)
+        .with_context(|| format!("saving the adapter in `{}`", folder.display()))
+}
+
+/// Where the adapter of a model is kept.
+pub fn adapter_of(model: &Path) -> PathBuf {
+    model.join("adapter")
 }
 
 /// What a trainer made, or the message that it was interrupted.

@@ -29,7 +29,7 @@ pub use label::{
     TooLong,
 };
 pub use load::{ConfigError, Origin, Resolved};
-pub use optim::{LoraConfig, OptimConfig, Schedule};
+pub use optim::{LoraConfig, OptimConfig, OptimizerKind, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{
     Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction, RewardKind,

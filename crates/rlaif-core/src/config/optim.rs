@@ -14,10 +14,24 @@ pub enum Schedule {
     Cosine,
 }
 
-/// AdamW (Loshchilov & Hutter 2019) with decoupled weight decay, as `torch.optim.AdamW`.
+/// What turns gradients into updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Loshchilov & Hutter 2019: two moments a weight.
+    #[default]
+    AdamW,
+    /// Shazeer & Stern 2018, as `transformers.Adafactor` with a given learning rate: a moment a row and a column of a matrix.
+    Adafactor,
+}
+
+/// The optimizer and its learning rate: AdamW (Loshchilov & Hutter 2019) with decoupled weight decay, as `torch.optim.AdamW`, or
+/// Adafactor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimConfig {
+    /// `adamw`, or `adafactor`, which needs almost no memory and has no use for the betas and epsilon. Default `adamw`.
+    pub optimizer: OptimizerKind,
     /// Peak learning rate. Each trainer has its own default.
     pub learning_rate: f64,
     /// First moment's decay. Default 0.9.
@@ -32,6 +46,8 @@ pub struct OptimConfig {
     pub max_grad_norm: f64,
     /// Default `linear`.
     pub schedule: Schedule,
+    /// Share of the peak that `linear` and `cosine` end at instead of 0. Default 0 (OpenRLHF: 0.1).
+    pub min_lr_ratio: f64,
     /// Share of the steps over which the rate rises from 0. Default 0.1 (transformers: 0).
     pub warmup_ratio: f64,
 }
@@ -39,6 +55,7 @@ pub struct OptimConfig {
 impl Default for OptimConfig {
     fn default() -> Self {
         Self {
+            optimizer: OptimizerKind::AdamW,
             learning_rate: 1e-5,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -46,6 +63,7 @@ impl Default for OptimConfig {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             schedule: Schedule::Linear,
+            min_lr_ratio: 0.0,
             warmup_ratio: 0.1,
         }
     }
@@ -58,7 +76,7 @@ impl OptimConfig {
     }
 }
 
-/// Low-rank adapters, Hu et al. 2021: W + (alpha / rank)·B·A.
+/// Low-rank adapters, Hu et al. 2021: W + (alpha / rank)·B·A. Names and meanings are PEFT's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
@@ -66,6 +84,10 @@ pub struct LoraConfig {
     pub rank: usize,
     /// Scale is alpha / rank. Default 32.
     pub alpha: f64,
+    /// Scale is alpha / √rank instead (rank-stabilised, Kalajdzievski 2023). Default false.
+    pub use_rslora: bool,
+    /// Share of an adapter's inputs that are dropped while it learns; none are while it samples, scores or is evaluated. Default 0.
+    pub dropout: f64,
     /// Which projections, by their Hugging Face names. Default all seven of Llama's, which in models with other names stand for
     /// what does the same: `q_proj` is GPT-2's `c_attn`.
     pub targets: Vec<String>,
@@ -76,6 +98,8 @@ impl Default for LoraConfig {
         Self {
             rank: 16,
             alpha: 32.0,
+            use_rslora: false,
+            dropout: 0.0,
             targets: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
                 .map(String::from)
                 .to_vec(),

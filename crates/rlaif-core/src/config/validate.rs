@@ -628,6 +628,7 @@ fn check_optim(check: &mut Checks, section: &str, optim: &OptimConfig) {
     check.at_least(&key("weight_decay"), optim.weight_decay, 0.0);
     check.at_least(&key("max_grad_norm"), optim.max_grad_norm, 0.0);
     check.share(&key("warmup_ratio"), optim.warmup_ratio, Ends::Both);
+    check.share(&key("min_lr_ratio"), optim.min_lr_ratio, Ends::Both);
 }
 
 fn check_lora(check: &mut Checks, section: &str, lora: Option<&LoraConfig>) {
@@ -635,6 +636,7 @@ fn check_lora(check: &mut Checks, section: &str, lora: Option<&LoraConfig>) {
     let key = |name: &str| format!("{section}.{name}");
     check.at_least(&key("rank"), lora.rank, 1);
     check.above(&key("alpha"), lora.alpha, 0.0);
+    check.share(&key("dropout"), lora.dropout, Ends::ZeroOnly);
     if lora.targets.is_empty() {
         check.add(&key("targets"), "must name at least one projection".into());
     }

@@ -20,9 +20,11 @@ pub(crate) struct GgufTokenizer {
     pub chat_template: Option<String>,
 }
 
-/// `token_type` values (`llama_token_type`): control tokens are special; user-defined ones are matched whole.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+/// `token_type` values (`llama_token_type`): control tokens are special; user-defined ones are matched whole; unused ones are rows
+/// of the embedding without a token.
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const UNUSED: i64 = 5;
 
 /// Splits on letters, digits and the rest: GPT-2's expression.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -43,26 +45,10 @@ pub(crate) fn tokenizer_from_gguf(gguf: &Gguf) -> Result<GgufTokenizer> {
             return Err(ModelError::unsupported(what, "`gpt2` (byte-level BPE)"));
         }
     }
-    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
     let pre = gguf.get("tokenizer.ggml.pre").and_then(GgufValue::as_str).unwrap_or("default");
-    let pre_tokenizers = match pre {
-        // llama.cpp cuts what is left of one expression by the next.
-        "default" => vec![
-            split(r"[\p{P}\$\+<=>\^~\|]+"),
-            split(GPT2.strip_suffix(r"|\s+").unwrap_or(GPT2)),
-            split(r"\p{N}+"),
-            split("[0-9][0-9][0-9]"),
-            bytes(false),
-        ],
-        "gpt-2" => vec![bytes(true)],
-        "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), bytes(true)],
-        "llama-bpe" => vec![split(LLAMA3), bytes(false)],
-        "qwen2" => vec![split(QWEN2), bytes(false)],
-        other => {
-            let what = format!("pre-tokenizer `{other}` (`tokenizer.ggml.pre`)");
-            return Err(ModelError::unsupported(what, "`default`, `gpt-2`, `smollm`, `llama-bpe`, `qwen2`"));
-        }
+    let Some(pre_tokenizers) = pre_tokenizers(pre) else {
+        let known = PRE_TOKENIZERS.map(|name| format!("`{name}`")).join(", ");
+        return Err(ModelError::unsupported(format!("pre-tokenizer `{pre}` (`tokenizer.ggml.pre`)"), known));
     };
 
     let tokens = strings(gguf, "tokenizer.ggml.tokens")?;
@@ -72,15 +58,19 @@ pub(crate) fn tokenizer_from_gguf(gguf: &Gguf) -> Result<GgufTokenizer> {
     if unique.len() != tokens.len() {
         return Err(ModelError::tokenizer("`tokenizer.ggml.tokens` has a token twice"));
     }
-    let vocab: Map<String, Value> =
-        tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect();
+    let types = token_types(gguf, tokens.len())?;
+    let used = |id: &usize| types.is_none_or(|types| types[*id] != GgufValue::Signed(UNUSED));
+    let vocab: Map<String, Value> = (0..tokens.len())
+        .filter(used) // a row without a token is called `[PAD17]`, which no text may become
+        .map(|id| (tokens[id].to_string(), json!(id)))
+        .collect();
 
     let json = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added_tokens(gguf, &tokens)?,
-        "normalizer": if pre == "qwen2" { json!({"type": "NFC"}) } else { Value::Null },
+        "added_tokens": added_tokens(types.unwrap_or_default(), &tokens)?,
+        "normalizer": normalizer(pre),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizers},
         "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
@@ -106,15 +96,49 @@ pub(crate) fn tokenizer_from_gguf(gguf: &Gguf) -> Result<GgufTokenizer> {
     Ok(GgufTokenizer { json, bos: id("bos")?, eos, pad: id("padding")?, unk: id("unknown")?, chat_template })
 }
 
-fn added_tokens(gguf: &Gguf, tokens: &[&str]) -> Result<Vec<Value>> {
+/// The pre-tokenizers that we know, by llama.cpp's names.
+pub(super) const PRE_TOKENIZERS: [&str; 5] = ["default", "gpt-2", "smollm", "llama-bpe", "qwen2"];
+
+/// How text is cut before merges, in the words of `tokenizer.json`.
+pub(super) fn pre_tokenizers(pre: &str) -> Option<Vec<Value>> {
+    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    Some(match pre {
+        // llama.cpp cuts what is left of one expression by the next.
+        "default" => vec![
+            split(r"[\p{P}\$\+<=>\^~\|]+"),
+            split(GPT2.strip_suffix(r"|\s+").unwrap_or(GPT2)),
+            split(r"\p{N}+"),
+            split("[0-9][0-9][0-9]"),
+            bytes(false),
+        ],
+        "gpt-2" => vec![bytes(true)],
+        "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), bytes(true)],
+        "llama-bpe" => vec![split(LLAMA3), bytes(false)],
+        "qwen2" => vec![split(QWEN2), bytes(false)],
+        _ => return None,
+    })
+}
+
+/// What becomes of text before it is cut.
+pub(super) fn normalizer(pre: &str) -> Value {
+    if pre == "qwen2" { json!({"type": "NFC"}) } else { Value::Null }
+}
+
+/// The type of each token, where the file has them.
+fn token_types(gguf: &Gguf, tokens: usize) -> Result<Option<&[GgufValue]>> {
     let Some(types) = gguf.get("tokenizer.ggml.token_type") else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
-    let types = types.as_array().filter(|types| types.len() == tokens.len()).ok_or_else(|| {
+    let types = types.as_array().filter(|types| types.len() == tokens);
+    types.map(Some).ok_or_else(|| {
         ModelError::tokenizer(
             "`tokenizer.ggml.token_type` must be an array as long as `tokenizer.ggml.tokens`",
         )
-    })?;
+    })
+}
+
+fn added_tokens(types: &[GgufValue], tokens: &[&str]) -> Result<Vec<Value>> {
     let mut added = Vec::new();
     for (id, (token, kind)) in tokens.iter().zip(types).enumerate() {
         let special = match kind {

@@ -65,6 +65,27 @@ impl WeightSource for GgufWeights {
 /// From llama.cpp's rotary rows, where a pair is two neighbours, to transformers', where it is `head_dim / 2` apart:
 /// row `j head_dim/2 + i` of a head is the file's row `2 i + j` (`reverse_permute` in transformers).
 fn split_rotary_pairs(name: &str, values: &[f32], shape: &[usize], heads: usize) -> Result<Vec<f32>> {
+    reorder_rows(name, values, shape, heads, |row, half| 2 * (row % half) + row / half)
+}
+
+/// The other way round (`permute` in llama.cpp's converter): row `2 i + j` of the file is row `j head_dim/2 + i`.
+pub(super) fn join_rotary_pairs(
+    name: &str,
+    values: &[f32],
+    shape: &[usize],
+    heads: usize,
+) -> Result<Vec<f32>> {
+    reorder_rows(name, values, shape, heads, |row, half| (row % 2) * half + row / 2)
+}
+
+/// Rows of each head in another order: `from(row, head_dim / 2)` says which row of the head stands at `row`.
+fn reorder_rows(
+    name: &str,
+    values: &[f32],
+    shape: &[usize],
+    heads: usize,
+    from: impl Fn(usize, usize) -> usize,
+) -> Result<Vec<f32>> {
     let rows = shape.first().copied().unwrap_or(0);
     if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
         return Err(ModelError::TensorShape {
@@ -76,43 +97,60 @@ fn split_rotary_pairs(name: &str, values: &[f32], shape: &[usize], heads: usize)
     let (width, head_dim) = (values.len() / rows, rows / heads);
     let mut ordered = Vec::with_capacity(values.len());
     for head in 0..heads {
-        for j in 0..2 {
-            for i in 0..head_dim / 2 {
-                let row = head * head_dim + 2 * i + j;
-                ordered.extend_from_slice(&values[row * width..(row + 1) * width]);
-            }
+        for row in 0..head_dim {
+            let row = head * head_dim + from(row, head_dim / 2);
+            ordered.extend_from_slice(&values[row * width..(row + 1) * width]);
         }
     }
     Ok(ordered)
 }
 
+/// llama.cpp's names and transformers', of what stands outside the blocks.
+const OUTSIDE: [(&str, &str); 3] = [
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+];
+
+/// The same of a block's parts: `blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`.
+const PARTS: [(&str, &str); 11] = [
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("attn_norm", "input_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+];
+
 /// A name that is not the decoder's stays as it is.
 fn hugging_face_name(name: &str) -> String {
-    match name {
-        "token_embd.weight" => return "model.embed_tokens.weight".to_string(),
-        "output_norm.weight" => return "model.norm.weight".to_string(),
-        "output.weight" => return "lm_head.weight".to_string(),
-        _ => {}
+    if let Some((_, theirs)) = OUTSIDE.iter().find(|(gguf, _)| *gguf == name) {
+        return theirs.to_string();
     }
     let parts: Vec<&str> = name.split('.').collect();
     let ["blk", layer, part, suffix @ ("weight" | "bias")] = parts.as_slice() else {
         return name.to_string();
     };
-    let part = match *part {
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
-        _ => return name.to_string(),
-    };
-    format!("model.layers.{layer}.{part}.{suffix}")
+    match PARTS.iter().find(|(gguf, _)| gguf == part) {
+        Some((_, part)) => format!("model.layers.{layer}.{part}.{suffix}"),
+        None => name.to_string(),
+    }
+}
+
+/// llama.cpp's name for a tensor of transformers' Llama and its kin.
+pub(super) fn gguf_name(name: &str) -> Option<String> {
+    if let Some((gguf, _)) = OUTSIDE.iter().find(|(_, theirs)| *theirs == name) {
+        return Some(gguf.to_string());
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, suffix) = rest.rsplit_once('.')?;
+    let (gguf, _) = PARTS.iter().find(|(_, theirs)| *theirs == part)?;
+    Some(format!("blk.{layer}.{gguf}.{suffix}"))
 }
 
 #[cfg(test)]
@@ -126,10 +164,15 @@ mod tests {
         let ordered = split_rotary_pairs("q", &values, &[8, 1], 2).unwrap();
         assert_eq!(ordered, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
         assert!(split_rotary_pairs("q", &values, &[8, 1], 3).is_err());
+        assert_eq!(join_rotary_pairs("q", &ordered, &[8, 1], 2).unwrap(), values);
     }
 
     #[test]
-    fn unknown_names_stay() {
+    fn unknown_names_stay_and_known_ones_go_both_ways() {
+        for name in ["model.norm.weight", "model.layers.11.self_attn.k_norm.weight", "lm_head.weight"] {
+            assert_eq!(hugging_face_name(&gguf_name(name).unwrap()), name);
+        }
+        assert_eq!(gguf_name("transformer.wte.weight"), None);
         assert_eq!(hugging_face_name("blk.3.attn_q.weight"), "model.layers.3.self_attn.q_proj.weight");
         assert_eq!(hugging_face_name("blk.3.attn_q.scale"), "blk.3.attn_q.scale");
         assert_eq!(hugging_face_name("rope_freqs.weight"), "rope_freqs.weight");

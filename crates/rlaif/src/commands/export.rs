@@ -1,6 +1,7 @@
-//! `rlaif export CONFIG`: preferences and responses as JSONL.
+//! `rlaif export CONFIG`: preferences and responses as JSONL; trained models for others (see [`super::export_model`]).
 
-use crate::cli::{ExportArgs, ExportWhat};
+use super::export_model;
+use crate::cli::{ConfigArgs, ExportArgs, ExportWhat};
 use crate::context::load_config;
 use crate::error::{DONE, UserError};
 use crate::run_folder::{RunFolder, write_whole};
@@ -12,38 +13,24 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 
-/// Reads the ledger, also while another process writes it, and changes nothing.
+/// Reads a run, also while another process writes it, and changes nothing in it.
 pub fn run(args: &ExportArgs) -> Result<u8> {
-    let config = load_config(&args.config)?.config;
+    let Some(path) = &args.config else {
+        return export_model::run(args, None);
+    };
+    let config = load_config(&ConfigArgs { config: path.clone(), set: args.set.clone() })?.config;
     let folder = RunFolder::open_to_read(&config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lines: Vec<Value> = runtime.block_on(async {
-        let store = Store::open_read_only(&folder.database()).await?;
-        match args.what {
-            ExportWhat::Preferences => {
-                let rows = store.preference_rows(TRAIN_PAIRS).await?;
-                Ok::<_, anyhow::Error>(preference_lines(&rows).collect())
-            }
-            ExportWhat::Responses => {
-                let mut lines = Vec::new();
-                for policy in [BASELINE, PPO, DPO] {
-                    for response in store.responses(policy, None).await? {
-                        let mut line = json!({ "policy": policy });
-                        if let (Some(line), Value::Object(fields)) =
-                            (line.as_object_mut(), serde_json::to_value(&response)?)
-                        {
-                            line.extend(fields);
-                        }
-                        lines.push(line);
-                    }
-                }
-                Ok(lines)
-            }
-        }
-    })?;
+    let what = args.what.unwrap_or(match args.stage {
+        Some(_) => ExportWhat::Model,
+        None => ExportWhat::Preferences,
+    });
+    if what == ExportWhat::Model {
+        return export_model::run(args, Some(&folder));
+    }
+    let lines = lines(&folder, what)?;
     if lines.is_empty() {
-        let what = if args.what == ExportWhat::Preferences { "preferences" } else { "responses" };
-        let hint = format!("Run `rlaif run {} --until label` first", args.config.config.display());
+        let what = if what == ExportWhat::Preferences { "preferences" } else { "responses" };
+        let hint = format!("Run `rlaif run {} --until label` first", path.display());
         return Err(UserError::new(format!("the run in `{}` has no {what}", folder.root().display()))
             .hint(hint)
             .into());
@@ -57,6 +44,30 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
         Some(path) => write(path, text.as_bytes())?,
     }
     Ok(DONE)
+}
+
+fn lines(folder: &RunFolder, what: ExportWhat) -> Result<Vec<Value>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = Store::open_read_only(&folder.database()).await?;
+        if what == ExportWhat::Preferences {
+            let rows = store.preference_rows(TRAIN_PAIRS).await?;
+            return Ok(preference_lines(&rows).collect());
+        }
+        let mut lines = Vec::new();
+        for policy in [BASELINE, PPO, DPO] {
+            for response in store.responses(policy, None).await? {
+                let mut line = json!({ "policy": policy });
+                if let (Some(line), Value::Object(fields)) =
+                    (line.as_object_mut(), serde_json::to_value(&response)?)
+                {
+                    line.extend(fields);
+                }
+                lines.push(line);
+            }
+        }
+        Ok(lines)
+    })
 }
 
 /// Whole or not at all where the path is a file; straight through where it is a pipe or a device, which must not be replaced.

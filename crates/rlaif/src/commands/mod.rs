@@ -4,6 +4,7 @@ pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod export;
+pub mod export_model;
 pub mod logprobs;
 pub mod parse;
 pub mod plan;

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::manifest::StageOutcome;
 use crate::report::data::DpoSummary;
-use crate::training::{StageHooks, examples, finished, share_text};
+use crate::training::{StageHooks, examples, finished, save_adapter, share_text};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::DpoLossKind;
 use rlaif_model::{SaveDtype, save_causal_lm};
@@ -22,6 +22,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let outcome = train_dpo(policy, &examples, &context.config.dpo, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;
+    save_adapter(context, trained.adapter.as_ref(), None, &folder)?;
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
         .with_context(|| format!("saving the tuned policy in `{}`", folder.display()))?;
 

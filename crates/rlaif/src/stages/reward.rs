@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::manifest::StageOutcome;
 use crate::report::data::RewardSummary;
-use crate::training::{StageHooks, examples, finished, share_text};
+use crate::training::{StageHooks, examples, finished, save_adapter, share_text};
 use anyhow::{Context as _, Result};
 use rlaif_model::{SaveDtype, ScalarHead, save_reward_model};
 use rlaif_train::train_reward;
@@ -24,6 +24,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         train_reward(decoder, head, &examples, &context.config.reward, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "reward")?;
+    save_adapter(context, trained.adapter.as_ref(), Some(&trained.head), &folder)?;
     save_reward_model(&trained.decoder, &trained.head, context.tokenizer(), &folder, SaveDtype::F32)
         .with_context(|| format!("saving the reward model in `{}`", folder.display()))?;
 
