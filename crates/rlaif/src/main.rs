@@ -9,6 +9,7 @@
 //! | [`demonstrations`], [`revisions`] | the rows of `[sft]`; what `revise` leaves |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
+//! | [`tensorboard`] | metrics as event files |
 //! | [`report`] | `report.html` |
 
 mod allocator;
@@ -32,6 +33,7 @@ mod robustness;
 mod run_folder;
 mod sampling;
 mod stages;
+mod tensorboard;
 mod training;
 
 use clap::Parser;

@@ -109,6 +109,11 @@ impl RunFolder {
         self.root.join("metrics").join(format!("{stage}.jsonl"))
     }
 
+    /// The same as TensorBoard's event files.
+    pub fn tensorboard(&self, stage: &str) -> PathBuf {
+        self.root.join("tensorboard").join(stage)
+    }
+
     /// What `evaluate` found.
     pub fn evaluation(&self) -> PathBuf {
         self.root.join("evaluation.json")

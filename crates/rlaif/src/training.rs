@@ -5,6 +5,7 @@ use crate::error::{Interrupted, UserError};
 use crate::interrupt;
 use crate::progress::{Progress, say};
 use crate::report::data::Estimate;
+use crate::tensorboard::EventFile;
 use anyhow::{Context as _, Result};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::Prompt;
@@ -75,11 +76,13 @@ pub fn finished<T>(outcome: Outcome<T>, stage: &str) -> Result<T> {
     }
 }
 
-/// Writes metrics to `metrics/{stage}.jsonl`, moves the bar, and listens to Ctrl-C.
+/// Writes metrics to `metrics/{stage}.jsonl` and to TensorBoard's `tensorboard/{stage}/`, moves the bar, and listens to Ctrl-C.
 pub struct StageHooks {
     stage: &'static str,
     unit: &'static str,
     path: PathBuf,
+    events_folder: PathBuf,
+    events: Option<EventFile>,
     resumed_at: u64,
     /// Rows that the file has for the step that training resumed after: (step, names).
     have: Option<BTreeSet<(u64, Vec<String>)>>,
@@ -94,6 +97,8 @@ impl StageHooks {
             stage,
             unit,
             path: context.folder.metrics(stage),
+            events_folder: context.folder.tensorboard(stage),
+            events: None,
             resumed_at: 0,
             have: None,
             progress: None,
@@ -125,7 +130,12 @@ impl StageHooks {
             return Ok(());
         }
         let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(format!("{}\n", row.to_json_line()).as_bytes())
+        file.write_all(format!("{}\n", row.to_json_line()).as_bytes())?;
+        let events = match &mut self.events {
+            Some(events) => events,
+            None => self.events.insert(EventFile::create(&self.events_folder, self.resumed_at)?),
+        };
+        events.add(row)
     }
 }
 
@@ -205,6 +215,8 @@ mod tests {
             stage: "dpo",
             unit: "steps",
             path: path.clone(),
+            events_folder: folder.path().join("tensorboard"),
+            events: None,
             resumed_at: 0,
             have: None,
             progress: None,
@@ -219,5 +231,6 @@ mod tests {
             text.lines().map(|line| serde_json::from_str::<MetricRow>(line).unwrap().step).collect();
         assert_eq!(steps, [1, 2, 2, 3, 4]);
         hooks.finish().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("tensorboard")).unwrap().count(), 1);
     }
 }

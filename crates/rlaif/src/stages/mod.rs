@@ -57,6 +57,7 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
         Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
             remove(&folder.model(name))?;
             remove(&folder.metrics(name))?;
+            remove(&folder.tensorboard(name))?;
             if stage == Stage::Ppo {
                 context.wait(context.store.clear_live())?;
             }
