@@ -102,8 +102,11 @@ with tempfile.TemporaryDirectory() as work:
         print(f"     gguf reads {path.name}: {reader.fields['general.architecture'].contents()}, {len(reader.fields)} fields, {kinds}")
         ours = our_logprobs(path, sequences)
         check(f"{path.name} against the model", off(ours, exact), {"f32": 1e-4, "f16": 0.05, "bf16": 0.5, "q8_0": 0.5}[dtype])
-        loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file=path.name, dtype=torch.float32)
-        check(f"transformers, {path.name}", off(their_logprobs(loaded, sequences), ours), 1e-3)
+        if model.config.model_type == "qwen3" and model.config.head_dim != 128:
+            print("     transformers does not read the size of heads from a GGUF of qwen3, and takes 128: left out")
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file=path.name, dtype=torch.float32)
+            check(f"transformers, {path.name}", off(their_logprobs(loaded, sequences), ours), 1e-3)
         theirs = AutoTokenizer.from_pretrained(work, gguf_file=path.name)
         for text, ids in zip(TEXTS, sequences):
             check(f"transformers' tokens of {path.name}", float(theirs(text, add_special_tokens=False)["input_ids"] != ids), 0)
@@ -116,8 +119,13 @@ with tempfile.TemporaryDirectory() as work:
         for text, ids, expected in zip(TEXTS, sequences, greedy):
             tokens = server.greedy(ids, 32)
             same = next((i for i, (a, b) in enumerate(zip(tokens, expected)) if a != b), len(expected))
-            # Fewer bits may take another way where two tokens are nearly equally likely.
-            check(f"llama.cpp {path.name}: greedy tokens that differ of 32 (first at {same})", float(32 - same), 0 if dtype in ("f32", "f16") else 32)
+            margin = 0.0
+            if same < len(expected):  # how much less likely than the best token llama.cpp's first other one is
+                with torch.no_grad():
+                    last = model(torch.tensor([ids + expected[:same]])).logits[0, -1].double().log_softmax(-1)
+                margin = (last[expected[same]] - last[tokens[same]]).item()
+            check(f"llama.cpp {path.name}: {same} of {len(expected)} greedy tokens the same, then a tie", margin,
+                  {"f32": 0.01, "f16": 0.02, "bf16": 0.2, "q8_0": 0.2}[dtype])
             check(f"llama.cpp {path.name}: tokens of a text", float(server.tokens(text) != ids), 0)
 
     if len(sys.argv) > 4:

@@ -104,7 +104,7 @@ impl Linear {
 
 impl Norm {
     /// `[N, n]` to `[N, n]`.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match (self.kind, &self.bias) {
             (NormKind::Layer, Some(bias)) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
             (NormKind::RmsOnePlus, _) => ops::rms_norm(x, &self.weight.clone().add_scalar(1.0), self.epsilon),
@@ -218,7 +218,7 @@ impl Decoder {
     /// If a token id is outside the vocabulary, or a position outside a table of learned ones: check ids where they enter the
     /// program, with [`check_ids`](Self::check_ids).
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
-        self.hidden_from(self.embed(batch.ids(), batch.positions(), None), batch)
+        self.hidden_with_noise(batch, None)
     }
 
     /// [`hidden`](Self::hidden) with `noise` added to the token embeddings, as NEFTune trains.
@@ -227,15 +227,18 @@ impl Decoder {
     ///
     /// # Panics
     /// As [`hidden`](Self::hidden), and if `noise` has another size.
-    pub fn hidden_with_noise(&self, batch: &PackedBatch, noise: Vec<f32>) -> Tensor<2> {
-        let noise = TensorData::new(noise, [batch.num_tokens(), self.config.hidden_size]);
-        let noise = Tensor::from_data(noise, &self.device);
-        self.hidden_from(self.embed(batch.ids(), batch.positions(), Some(noise)), batch)
+    pub fn hidden_with_noise(&self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> Tensor<2> {
+        let attention = LayerAttention::new(self, batch);
+        self.blocks_from(self.embed_batch(batch, noise), &mut |layer, q, k, v| {
+            attention.of(&self.config, layer).forward(q, k, v)
+        })
     }
 
-    fn hidden_from(&self, embedded: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
-        let attention = LayerAttention::new(self, batch);
-        self.blocks_from(embedded, &mut |layer, q, k, v| attention.of(&self.config, layer).forward(q, k, v))
+    /// Embeddings of a batch with `noise` on them, `[N, H]`.
+    pub(crate) fn embed_batch(&self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> Tensor<2> {
+        let shape = [batch.num_tokens(), self.config.hidden_size];
+        let noise = noise.map(|noise| Tensor::from_data(TensorData::new(noise, shape), &self.device));
+        self.embed(batch.ids(), batch.positions(), noise)
     }
 
     /// Runs all blocks over a stream of tokens; `attend(layer, q, k, v)` rotates queries and keys and attends.
@@ -256,18 +259,30 @@ impl Decoder {
         mut x: Tensor<2>,
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        for (number, layer) in self.layers.iter().enumerate() {
-            let h = layer.input_norm.forward(x.clone());
-            let [q, k, v] = layer.queries_keys_values(&h, &self.config);
-            let attended = layer.output.forward(&attend(number, q, k, v));
-            let before = self.config.parallel_residual.then(|| x.clone());
-            x = x + normalized(attended, &layer.attention_norm);
-            let h = layer.mlp_norm.forward(before.unwrap_or_else(|| x.clone()));
-            x = x + normalized(layer.mlp(&h, self.config.activation), &layer.mlp_output_norm);
+        for number in 0..self.layers.len() {
+            x = self.block(number, x, attend);
         }
         self.norm.forward(x)
     }
 
+    /// One block, `[N, H]` to `[N, H]`.
+    pub(crate) fn block(
+        &self,
+        number: usize,
+        x: Tensor<2>,
+        attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let layer = &self.layers[number];
+        let h = layer.input_norm.forward(x.clone());
+        let [q, k, v] = layer.queries_keys_values(&h, &self.config);
+        let attended = layer.output.forward(&attend(number, q, k, v));
+        let before = self.config.parallel_residual.then(|| x.clone());
+        let x = x + normalized(attended, &layer.attention_norm);
+        let h = layer.mlp_norm.forward(before.unwrap_or_else(|| x.clone()));
+        x + normalized(layer.mlp(&h, self.config.activation), &layer.mlp_output_norm)
+    }
+
+    /// Embeddings of a stream of tokens, `[N, H]`, with `noise` of that shape on the tokens' own.
     fn embed(&self, ids: &[u32], positions: &[u32], noise: Option<Tensor<2>>) -> Tensor<2> {
         let select = |table: &Tensor<2>, rows: Vec<i64>| {
             let rows: Tensor<1, Int> = int_tensor(rows, &self.device);

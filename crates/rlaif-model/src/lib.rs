@@ -4,7 +4,7 @@
 //! |---|---|
 //! | open a model wherever it is | [`ModelFiles`], [`ModelConfig`], [`WeightSource`], [`Tokenizer`], [`ChatTemplate`] |
 //! | run it | [`Decoder`] over a [`PackedBatch`], read at [`Reads`]; [`ScalarHead`] for scores and values |
-//! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`] |
+//! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`], [`Decoder::checkpointed`] |
 //! | sample from it | [`generate`] with [`SamplingConfig`] |
 //! | write it down | [`save_causal_lm`], [`save_reward_model`], [`Adapter`]; in other formats [`export_safetensors`], [`save_gguf`] |
 //!
@@ -30,6 +30,7 @@ mod logprobs;
 mod lora;
 mod ops;
 mod params;
+mod recompute;
 mod rope;
 mod safetensors_io;
 mod sampling;
@@ -54,6 +55,7 @@ pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;
 pub use lora::PROJECTIONS;
 pub use params::Trainable;
+pub use recompute::Checkpoints;
 pub use safetensors_io::{SafetensorsWeights, SaveDtype, save_safetensors, save_sharded};
 pub use sampling::{SamplingConfig, sample_token};
 pub use save::{export_safetensors, save_causal_lm, save_reward_model};

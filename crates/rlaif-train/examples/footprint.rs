@@ -1,11 +1,11 @@
 //! Speed and peak memory of a training step on a real model:
-//! `cargo run --release -p rlaif-train --example footprint -- MODEL dpo|dpo-lora|ppo-lora`.
+//! `cargo run --release -p rlaif-train --example footprint -- MODEL dpo|dpo-lora|ppo-lora [checkpointing]`.
 //!
 //! Four pairs (or eight responses) of 120 tokens after prompts of 40, as the quickstart has them.
 
 use std::time::Instant;
 
-use rlaif_core::config::{DpoConfig, LoraConfig, PpoConfig};
+use rlaif_core::config::{DpoConfig, LoraConfig, OptimConfig, PpoConfig};
 use rlaif_model::{Decoder, ModelFiles, ScalarHead, open_device};
 use rlaif_train::dpo_trainer::ReferencedPair;
 use rlaif_train::ppo_trainer::PpoRates;
@@ -38,21 +38,23 @@ fn report(what: &str, step: usize, tokens: usize, start: Instant) {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, model, what] = arguments.as_slice() else {
-        eprintln!("usage: footprint MODEL dpo|dpo-lora|ppo-lora");
+    let [_, model, what, rest @ ..] = arguments.as_slice() else {
+        eprintln!("usage: footprint MODEL dpo|dpo-lora|ppo-lora [checkpointing]");
         std::process::exit(1);
     };
+    let gradient_checkpointing = rest.iter().any(|word| word == "checkpointing");
+    let optim = OptimConfig { gradient_checkpointing, ..OptimConfig::default() };
     let files = ModelFiles::open(model)?;
     let device = open_device("cpu")?;
     let decoder = Decoder::load(&files.config, &*files.weights, &device)?;
     match what.as_str() {
-        "ppo-lora" => ppo(decoder),
-        "dpo-lora" => dpo(decoder, Some(LoraConfig::default())),
-        _ => dpo(decoder, None),
+        "ppo-lora" => ppo(decoder, optim),
+        "dpo-lora" => dpo(decoder, Some(LoraConfig::default()), optim),
+        _ => dpo(decoder, None, optim),
     }
 }
 
-fn dpo(decoder: Decoder, lora: Option<LoraConfig>) -> Result<()> {
+fn dpo(decoder: Decoder, lora: Option<LoraConfig>, optim: OptimConfig) -> Result<()> {
     let examples: Vec<PreferenceExample> = (0..4)
         .map(|i| PreferenceExample {
             prompt_id: i.to_string(),
@@ -66,7 +68,7 @@ fn dpo(decoder: Decoder, lora: Option<LoraConfig>) -> Result<()> {
         .iter()
         .map(|example| ReferencedPair { example, ref_chosen: -900.0, ref_rejected: -900.0, unrelated: None })
         .collect();
-    let mut trainer = DpoTrainer::new(decoder, &DpoConfig { lora, ..DpoConfig::default() }, 0)?;
+    let mut trainer = DpoTrainer::new(decoder, &DpoConfig { lora, optim, ..DpoConfig::default() }, 0)?;
     for step in 1..=3 {
         let start = Instant::now();
         let metrics = trainer.update(&pairs, 1e-6, step as u64)?;
@@ -75,8 +77,14 @@ fn dpo(decoder: Decoder, lora: Option<LoraConfig>) -> Result<()> {
     Ok(())
 }
 
-fn ppo(decoder: Decoder) -> Result<()> {
-    let config = PpoConfig { lora: Some(LoraConfig::default()), epochs: Some(1), ..PpoConfig::default() };
+fn ppo(decoder: Decoder, optim: OptimConfig) -> Result<()> {
+    let config = PpoConfig {
+        lora: Some(LoraConfig::default()),
+        epochs: Some(1),
+        optim: optim.clone(),
+        critic_optim: optim,
+        ..PpoConfig::default()
+    };
     let head = ScalarHead::zeros(decoder.config().hidden_size, decoder.device());
     let mut trainer = PpoTrainer::new(decoder.clone(), Some((decoder, head)), &config, 0)?;
     for step in 1..=3 {

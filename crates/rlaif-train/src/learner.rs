@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor, TensorData};
 use rlaif_core::config::{LoraConfig, OptimConfig};
 use rlaif_core::seed;
-use rlaif_model::{Adapter, Decoder, PackedBatch, ScalarHead, Trainable};
+use rlaif_model::{Adapter, Checkpoints, Decoder, PackedBatch, ScalarHead, Trainable};
 
 use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::error::{Result, TrainError, finite};
@@ -29,6 +29,8 @@ pub struct Learner {
     gradients: BTreeMap<String, Tensor<2>>, // summed over micro-batches, without autodiff
     seed: u64,
     micro_batches: u64, // of this step so far
+    checkpointing: bool,
+    checkpoints: Option<(Decoder, Checkpoints)>, // of the forward pass that waits for its backward pass
 }
 
 impl Learner {
@@ -58,17 +60,31 @@ impl Learner {
             gradients: BTreeMap::new(),
             seed,
             micro_batches: 0,
+            checkpointing: optim.gradient_checkpointing,
+            checkpoints: None,
         })
     }
 
     /// Final hidden states of a micro-batch that is learnt from, `[N, H]`: [`Decoder::hidden`] with the adapters' dropout.
     ///
-    /// Masks follow from the seed, the optimizer's step and the micro-batch's number in it.
+    /// Masks follow from the seed, the optimizer's step and the micro-batch's number in it. With gradient checkpointing, what is
+    /// computed from the hidden states must go through [`backward`](Self::backward) before the next micro-batch.
     pub fn hidden(&mut self, batch: &PackedBatch) -> Tensor<2> {
+        self.hidden_with_noise(batch, None)
+    }
+
+    /// [`hidden`](Self::hidden) with noise on the token embeddings, `[N, H]`, row-major.
+    pub fn hidden_with_noise(&mut self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> Tensor<2> {
         let step = seed::derive(self.seed, "lora/dropout", self.optimizer.step());
         let masks = seed::derive(step, "micro-batch", self.micro_batches);
         self.micro_batches += 1;
-        self.decoder.with_dropout(masks).hidden(batch)
+        let decoder = self.decoder.with_dropout(masks);
+        if !self.checkpointing {
+            return decoder.hidden_with_noise(batch, noise);
+        }
+        let (hidden, checkpoints) = decoder.checkpointed(batch, noise);
+        self.checkpoints = Some((decoder, checkpoints));
+        hidden
     }
 
     /// The trainable parameters, head last.
@@ -96,16 +112,21 @@ impl Learner {
 
     fn backward_from(&mut self, sum: Tensor<1>) {
         let mut gradients = sum.backward();
-        for (name, parameter) in self.parameters() {
-            // A parameter that the loss does not reach, such as a critic's vocabulary projection, has no gradient.
-            if let Some(gradient) = parameter.grad_remove(&mut gradients) {
-                let sum = match self.gradients.remove(&name) {
-                    Some(sum) => sum + gradient,
-                    None => gradient,
-                };
-                self.gradients.insert(name, sum);
+        let parameters = self.parameters();
+        let mut found: BTreeMap<String, Tensor<2>> = BTreeMap::new(); // of this micro-batch
+        let mut take = |gradients: &mut Gradients| {
+            for (name, parameter) in &parameters {
+                // A parameter that the loss does not reach, such as a critic's vocabulary projection, has no gradient.
+                if let Some(gradient) = parameter.grad_remove(gradients) {
+                    add_to(&mut found, name, gradient);
+                }
             }
+        };
+        match self.checkpoints.take() {
+            None => take(&mut gradients),
+            Some((decoder, checkpoints)) => checkpoints.backward(&decoder, gradients, &mut take),
         }
+        found.into_iter().for_each(|(name, gradient)| add_to(&mut self.gradients, &name, gradient));
     }
 
     /// Forgets the gradients of the step.
@@ -204,6 +225,14 @@ fn weighted(output: &Tensor<1>, gradient: &[f64]) -> Tensor<1> {
     let size = gradient.len();
     let gradient = Tensor::<1>::from_data(TensorData::new(gradient, [size]), &output.device().inner());
     (output.clone() * gradient).sum()
+}
+
+fn add_to(sums: &mut BTreeMap<String, Tensor<2>>, name: &str, gradient: Tensor<2>) {
+    let sum = match sums.remove(name) {
+        Some(sum) => sum + gradient,
+        None => gradient,
+    };
+    sums.insert(name.to_string(), sum);
 }
 
 /// The numbers of a tensor in row-major order; float32 is what models train in.

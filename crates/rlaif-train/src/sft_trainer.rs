@@ -108,15 +108,12 @@ impl SftTrainer {
         let mut metrics = SftStep::default();
         for (number, micro) in rows.chunks(rows_a_pass).enumerate() {
             let (batch, reads) = packed(micro);
-            let decoder = &self.learner.decoder;
-            let hidden = match self.config.neftune_noise_alpha {
-                None => decoder.hidden(&batch), // [N, H]
-                Some(alpha) => {
-                    let first = (step - 1) * self.config.batch_size as u64 + (number * rows_a_pass) as u64;
-                    decoder.hidden_with_noise(&batch, self.noise(micro, alpha, first))
-                }
-            };
-            let said = decoder.token_statistics(&hidden, &reads, 1.0); // [R] each
+            let noise = self.config.neftune_noise_alpha.map(|alpha| {
+                let first = (step - 1) * self.config.batch_size as u64 + (number * rows_a_pass) as u64;
+                self.noise(micro, alpha, first)
+            });
+            let hidden = self.learner.hidden_with_noise(&batch, noise); // [N, H]
+            let said = self.learner.decoder.token_statistics(&hidden, &reads, 1.0); // [R] each
             let (loss, gradient) = nll(&to_f64(&said.logprobs), learnt);
             metrics.loss += loss;
             metrics.entropy += to_f64(&said.entropy).iter().sum::<f64>() / learnt as f64;

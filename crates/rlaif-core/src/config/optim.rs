@@ -44,6 +44,9 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// Largest global gradient norm; 0 is off. Default 1.0.
     pub max_grad_norm: f64,
+    /// Compute each block again in the backward pass instead of keeping its activations: the same gradients with much less memory, in
+    /// about a third more time. Default false.
+    pub gradient_checkpointing: bool,
     /// Default `linear`.
     pub schedule: Schedule,
     /// Share of the peak that `linear` and `cosine` end at instead of 0. Default 0 (OpenRLHF: 0.1).
@@ -62,6 +65,7 @@ impl Default for OptimConfig {
             adam_epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            gradient_checkpointing: false,
             schedule: Schedule::Linear,
             min_lr_ratio: 0.0,
             warmup_ratio: 0.1,
