@@ -175,9 +175,9 @@ fn noise_is_added_to_the_embeddings_of_its_tokens() {
     batch.push_sequence(&[5, 9, 3]);
     batch.push_sequence(&[7]);
     let noise: Vec<f32> = (0..4 * 24).map(|i| 0.01 * (i % 13) as f32 - 0.06).collect();
-    let noisy = values(decoder.hidden_with_noise(&batch, noise.clone()));
+    let noisy = values(decoder.hidden_with_noise(&batch, Some(noise.clone())));
     assert_close(
-        &values(decoder.hidden_with_noise(&batch, vec![0.0; 4 * 24])),
+        &values(decoder.hidden_with_noise(&batch, Some(vec![0.0; 4 * 24]))),
         &values(decoder.hidden(&batch)),
         0.0,
     );

@@ -14,7 +14,7 @@ use std::path::Path;
 use rlaif_core::config::PpoConfig;
 use rlaif_core::records::FinishReason;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::{Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
+use rlaif_model::{Adapter, Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
 
 use crate::advantage::groups;
 use crate::checkpoint::{Checkpoint, Checkpoints, Fingerprint, Snapshot};
@@ -50,6 +50,8 @@ pub struct Tuning<'a> {
 pub struct TrainedPpo {
     /// The policy, adapters merged.
     pub policy: Decoder,
+    /// The policy's adapters by themselves, if it trained any.
+    pub adapter: Option<Adapter>,
     /// A critic of its own, adapters merged, and its head.
     pub critic: Option<(Decoder, ScalarHead)>,
     /// What training came to.
@@ -247,12 +249,13 @@ pub fn train_ppo(
         first_score: progress.first_score,
         last_score,
     };
+    let adapter = trainer.policy.adapter();
     let (policy, _) = trainer.policy.into_model();
     let critic = trainer.critic.map(|critic| {
         let (trunk, head) = critic.into_model();
         (trunk, head.expect("a critic has a head"))
     });
-    Ok(Outcome::Finished(TrainedPpo { policy, critic, report }))
+    Ok(Outcome::Finished(TrainedPpo { policy, adapter, critic, report }))
 }
 
 impl Progress {

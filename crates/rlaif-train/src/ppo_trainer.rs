@@ -9,7 +9,7 @@
 //! * scores are normalised by what the baseline's responses score, before the penalty of a missing end;
 //! * the score stands on the last token by default; `score_placement = "after_last"` is TRL's;
 //! * the critic may warm up alone;
-//! * no dropout, no reference copy with LoRA: the reference is the policy without its adapters.
+//! * no reference copy with LoRA: the reference is the policy without its adapters.
 
 use burn::tensor::Tensor;
 use rlaif_core::config::{Algorithm, CriticTrunk, KlPlace, PpoConfig, RatioLevel, Reduction};

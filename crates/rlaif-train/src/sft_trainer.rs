@@ -14,7 +14,7 @@ use std::path::Path;
 use rand::RngExt;
 use rlaif_core::config::SftConfig;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::{Decoder, PackedBatch, Reads};
+use rlaif_model::{Adapter, Decoder, PackedBatch, Reads};
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{epoch_order, split_by};
@@ -33,6 +33,8 @@ const EVAL_TOKENS: usize = 2048;
 pub struct TrainedSft {
     /// The policy, adapters merged.
     pub policy: Decoder,
+    /// The adapters by themselves, if it trained any.
+    pub adapter: Option<Adapter>,
     /// What training came to.
     pub report: SftReport,
 }
@@ -281,7 +283,8 @@ pub fn train_sft(
         after,
     });
     let report = SftReport { steps: total, train_rows: train.len(), loss, holdout: holdout.collect() };
-    Ok(Outcome::Finished(TrainedSft { policy: trainer.learner.into_model().0, report }))
+    let adapter = trainer.learner.adapter();
+    Ok(Outcome::Finished(TrainedSft { policy: trainer.learner.into_model().0, adapter, report }))
 }
 
 /// Mean loss of a token of each held-out row, and the metrics of all of them: means over tokens, as in training.

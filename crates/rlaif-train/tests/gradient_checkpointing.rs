@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{bits, llama, preferences, some_head};
-use rlaif_core::config::{DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
-use rlaif_model::{Decoder, ModelFiles, SamplingConfig, open_device};
-use rlaif_train::{PromptIds, Silent, train_dpo, train_ppo, train_reward};
+use common::{bits, llama, preferences, sampling, some_head};
+use rlaif_core::config::{CriticTrunk, DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
+use rlaif_model::{Decoder, ModelFiles, open_device};
+use rlaif_train::{PromptIds, Silent, Tuning, train_dpo, train_ppo, train_reward};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn weights_are_the_same_bit_by_bit() {
         (bits(&trained.decoder), trained.head.values())
     };
     assert!(reward(false) == reward(true));
-    let ppo = |checkpointing| {
+    let ppo = |critic, checkpointing| {
         let config = PpoConfig {
             steps: 2,
             prompts_per_step: 2,
@@ -54,36 +54,28 @@ fn weights_are_the_same_bit_by_bit() {
             optim: optim(checkpointing),
             critic_optim: optim(checkpointing),
             lora: lora(),
+            critic,
             ..PpoConfig::default()
         };
         let prompts: Vec<_> =
             (0..3).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
-        let sampling = SamplingConfig {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            max_new_tokens: 6,
-            stop_ids: vec![2],
-            batch_size: 4,
-        };
         let mut count = |_: &[u32], response: &[u32]| response.iter().filter(|&&id| id < 100).count() as f64;
         let dir = tempfile::tempdir().unwrap();
-        let outcome = train_ppo(
-            llama(),
-            llama(),
-            some_head(),
-            &mut count,
-            &prompts,
-            &config,
-            &sampling,
-            5,
-            dir.path(),
-            &mut Silent,
-        );
+        let tuning = Tuning {
+            policy: llama(),
+            critic: Some((llama(), some_head())),
+            prompts: &prompts,
+            sampling: &sampling(6),
+            reward: &mut count,
+            watch: None,
+        };
+        let outcome = train_ppo(tuning, &config, 5, dir.path(), &mut Silent);
         let trained = outcome.unwrap().finished().unwrap();
-        (bits(&trained.policy), bits(&trained.critic))
+        (bits(&trained.policy), trained.critic.map(|(trunk, _)| bits(&trunk)))
     };
-    assert!(ppo(false) == ppo(true));
+    for critic in [CriticTrunk::Own, CriticTrunk::Policy] {
+        assert!(ppo(critic, false) == ppo(critic, true));
+    }
 }
 
 /// Other blocks: learned positions, one norm for both halves, norms behind them, windows, tied embeddings.

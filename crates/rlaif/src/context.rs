@@ -164,6 +164,14 @@ impl Context {
         self.policy.clone().context("the policy was loaded above")
     }
 
+    /// How [`policy`](Self::policy) is named: as in `policy.model`, or the folder of what `sft` made.
+    pub fn policy_name(&self) -> String {
+        match self.config.stages().contains(&Stage::Sft) {
+            true => self.folder.model("sft").display().to_string(),
+            false => self.config.policy.model.clone(),
+        }
+    }
+
     /// The model of `policy.model`, read anew each time.
     ///
     /// # Errors

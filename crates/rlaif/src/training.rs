@@ -48,16 +48,14 @@ pub fn examples(context: &Context) -> Result<Vec<PreferenceExample>> {
 /// # Errors
 /// If the folder cannot be written.
 pub fn save_adapter(
-    context: &Context,
+    base: &str,
     adapter: Option<&Adapter>,
     head: Option<&ScalarHead>,
     model: &Path,
 ) -> Result<()> {
     let Some(adapter) = adapter else { return Ok(()) };
     let folder = adapter_of(model);
-    adapter
-        .save(head, &context.config.policy.model, &folder)
-        .with_context(|| format!("saving the adapter in `{}`", folder.display()))
+    adapter.save(head, base, &folder).with_context(|| format!("saving the adapter in `{}`", folder.display()))
 }
 
 /// Where the adapter of a model is kept.

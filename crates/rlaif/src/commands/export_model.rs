@@ -69,13 +69,13 @@ fn open(spec: &str) -> Result<ModelFiles> {
 
 /// The folder of a stage's model.
 fn model_of(args: &ExportArgs, run: &RunFolder) -> Result<PathBuf> {
-    const HINT: &str = "Give `--stage reward`, `--stage ppo` or `--stage dpo`";
+    const HINT: &str = "Give `--stage sft`, `--stage reward`, `--stage ppo` or `--stage dpo`";
     let stage: Stage = match args.stage {
         Some(stage) => stage.into(),
         None => return Err(UserError::new("which model of the run?").hint(HINT).into()),
     };
     let name = stage.name();
-    if matches!(stage, Stage::Generate | Stage::Label | Stage::Evaluate | Stage::Report) {
+    if matches!(stage, Stage::Revise | Stage::Generate | Stage::Label | Stage::Evaluate | Stage::Report) {
         return Err(UserError::new(format!("the stage `{name}` makes no model")).hint(HINT).into());
     }
     let folder = run.model(name);

@@ -22,7 +22,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let outcome = train_dpo(policy, &examples, &context.config.dpo, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;
-    save_adapter(context, trained.adapter.as_ref(), None, &folder)?;
+    save_adapter(&context.policy_name(), trained.adapter.as_ref(), None, &folder)?;
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
         .with_context(|| format!("saving the tuned policy in `{}`", folder.display()))?;
 

@@ -9,7 +9,7 @@ use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::report::data::PpoSummary;
 use crate::rewards::{Rewards, reads_reward_model};
-use crate::training::{StageHooks, finished};
+use crate::training::{StageHooks, finished, save_adapter};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Algorithm, PpoConfig, RewardKind, Stage};
 use rlaif_model::{SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
@@ -79,6 +79,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         save_reward_model(trunk, head, context.tokenizer(), &folder.join("critic"), SaveDtype::F32)
             .with_context(saving)?;
     }
+    save_adapter(&context.policy_name(), trained.adapter.as_ref(), None, &folder)?;
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32).with_context(saving)?;
 
     let report = trained.report;

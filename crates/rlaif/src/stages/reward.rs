@@ -24,7 +24,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         train_reward(decoder, head, &examples, &context.config.reward, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "reward")?;
-    save_adapter(context, trained.adapter.as_ref(), Some(&trained.head), &folder)?;
+    save_adapter(&context.policy_name(), trained.adapter.as_ref(), Some(&trained.head), &folder)?;
     save_reward_model(&trained.decoder, &trained.head, context.tokenizer(), &folder, SaveDtype::F32)
         .with_context(|| format!("saving the reward model in `{}`", folder.display()))?;
 

@@ -7,7 +7,7 @@ use crate::manifest::StageOutcome;
 use crate::progress::say;
 use crate::report::data::SftSummary;
 use crate::revisions;
-use crate::training::{StageHooks, finished};
+use crate::training::{StageHooks, finished, save_adapter};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
 use rlaif_model::{SaveDtype, save_causal_lm};
@@ -26,6 +26,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let outcome = train_sft(policy, &rows, &context.config.sft, run_seed, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "sft")?;
+    save_adapter(&context.config.policy.model, trained.adapter.as_ref(), None, &folder)?;
     save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
         .with_context(|| format!("saving the fine-tuned policy in `{}`", folder.display()))?;
 
