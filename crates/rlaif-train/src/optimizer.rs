@@ -17,6 +17,9 @@ use crate::error::{Result, TrainError};
 /// Numbers updated by one task; a fixed size, so that sums have one order whatever the number of threads.
 pub(crate) const CHUNK: usize = 1 << 16;
 
+/// A parameter's name and the two halves of its state.
+type Pair = (String, Vec<f32>, Vec<f32>);
+
 /// The optimizer that a config asks for.
 #[derive(Debug, Clone)]
 pub enum Optimizer {
@@ -101,7 +104,7 @@ impl Optimizer {
     /// If something is missing.
     pub fn read_from(&mut self, prefix: &str, checkpoint: &mut Checkpoint) -> Result<()> {
         let path = checkpoint.path.clone();
-        let mut pairs = |first: &str, second: &str| -> Result<Vec<(String, Vec<f32>, Vec<f32>)>> {
+        let mut pairs = |first: &str, second: &str| -> Result<Vec<Pair>> {
             let mut seconds = checkpoint.take_tensors(&format!("{prefix}/{second}/"));
             let firsts = checkpoint.take_tensors(&format!("{prefix}/{first}/"));
             let pair = |(name, first): (String, Vec<f32>)| match seconds.remove(&name) {

@@ -153,12 +153,13 @@ fn crc32c(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// RFC 3720, appendix B.4, and the check value of the CRC catalogue.
+    /// RFC 3720, appendix B.4, and the check value of the CRC catalogue; masked, as tensorboard's own `masked_crc32c`.
     #[test]
     fn checksums_are_those_of_the_standard() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
+        assert_eq!((masked_crc32c(b"123456789"), masked_crc32c(&[0; 32])), (0xc78a_b0e5, 0x0fd7_fffa));
     }
 
     /// Bytes of `tensorboard.compat.proto.event_pb2.Event(...).SerializeToString()`, tensorboard 2.21.
