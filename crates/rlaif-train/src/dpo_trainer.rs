@@ -292,7 +292,9 @@ pub fn train_dpo(
         let batch = batch_of_step(&prompts, batch_size, done, run_seed, "dpo/order");
         let pairs: Vec<ReferencedPair<'_>> = batch.iter().map(|&i| train[i]).collect();
         let rate = learning_rate(&config.optim, done, total);
-        let step = trainer.update(&pairs, rate, done + 1)?;
+        let named =
+            |error: TrainError| error.on_rows(pairs.iter().map(|pair| pair.example.prompt_id.as_str()));
+        let step = trainer.update(&pairs, rate, done + 1).map_err(named)?;
         done += 1;
         loss = step.loss;
         tokens += step.tokens as f64;

@@ -54,9 +54,11 @@ pub enum TrainError {
         /// The longest that is allowed.
         limit: usize,
     },
-    /// A loss, gradient or score became NaN or infinite; training stops before it spreads to the weights.
+    /// A loss, gradient or score became NaN or infinite; training stops before it spreads to the weights, and the last checkpoint stays.
     #[error(
-        "{what} is {value} at step {step}; lower the learning rate, and look at the last rows of the metrics"
+        "{what} is {value} at step {step}{}; look at these rows and at the last rows of the metrics, or lower the learning rate: \
+         the checkpoint before it is kept",
+        told(rows)
     )]
     NotFinite {
         /// Loss, gradient norm, score, ….
@@ -65,6 +67,8 @@ pub enum TrainError {
         value: f64,
         /// Step, from 1.
         step: u64,
+        /// The prompts or rows that the step learnt from.
+        rows: Vec<String>,
     },
     /// The reward function failed.
     #[error("cannot score responses: {reason}")]
@@ -93,6 +97,22 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Names the rows of the step in which a number was not finite; other errors stay as they are.
+    pub(crate) fn on_rows<'a>(self, of_step: impl IntoIterator<Item = &'a str>) -> Self {
+        match self {
+            Self::NotFinite { what, value, step, rows } if rows.is_empty() => {
+                let mut rows: Vec<String> = Vec::new();
+                for row in of_step {
+                    if !rows.iter().any(|known| known == row) {
+                        rows.push(row.to_string());
+                    }
+                }
+                Self::NotFinite { what, value, step, rows }
+            }
+            other => other,
+        }
+    }
+
     /// For `map_err` on file operations.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
         let path = path.to_path_buf();
@@ -102,5 +122,20 @@ impl TrainError {
 
 /// `value`, or the error that it is not a number to go on with.
 pub(crate) fn finite(what: &'static str, value: f64, step: u64) -> Result<f64> {
-    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { what, value, step }) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(TrainError::NotFinite { what, value, step, rows: Vec::new() })
+    }
+}
+
+/// ", on `a`, `b` and 3 more"; nothing without rows.
+fn told(rows: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<String> = rows.iter().take(SHOWN).map(|row| format!("`{row}`")).collect();
+    match (names.is_empty(), rows.len().saturating_sub(SHOWN)) {
+        (true, _) => String::new(),
+        (_, 0) => format!(", on {}", names.join(", ")),
+        (_, more) => format!(", on {} and {more} more", names.join(", ")),
+    }
 }

@@ -118,6 +118,9 @@ pub fn train_ppo(
         ..sampling.clone()
     };
     check_prompts(prompts, &policy)?;
+    if let Some((trunk, _)) = &critic {
+        check_vocabularies(policy.config().vocab_size, trunk.config().vocab_size)?;
+    }
     let mut fingerprint = Fingerprint::new("ppo", &(config, format!("{sampling:?}")), run_seed);
     for prompt in prompts {
         fingerprint.bytes(prompt.id.as_bytes()).ids(&prompt.ids);
@@ -146,7 +149,10 @@ pub fn train_ppo(
         let done = progress.done;
         let mut experiences = roll_out(&trainer, prompts, &sampling, done, total, hooks)?;
         hooks.progress(done, total, "scoring");
-        let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1)?;
+        let asked = prompts_of_step(prompts.len(), config.prompts_per_step, done, run_seed);
+        let named =
+            |error: TrainError| error.on_rows(asked.iter().map(|&prompt| prompts[prompt].id.as_str()));
+        let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1).map_err(named)?;
         if unscored > 0 {
             hooks.warning(&format!("step {}: {unscored} responses have no score and are left out", done + 1));
         }
@@ -193,7 +199,7 @@ pub fn train_ppo(
             .then(|| learning_rate(&config.optim, done - warmup, total.saturating_sub(warmup)));
         let rates =
             PpoRates { policy: policy_rate, critic: learning_rate(&config.critic_optim, done, total) };
-        let updates = trainer.update(&experiences, rates, done + 1)?;
+        let updates = trainer.update(&experiences, rates, done + 1).map_err(named)?;
         progress.done += 1;
         let done = progress.done;
         let mut row = row_of(&experiences, &updates, &trainer, rates, done, prompts.len());
@@ -403,6 +409,18 @@ fn check_prompts(prompts: &[PromptIds], policy: &Decoder) -> Result<()> {
     Ok(())
 }
 
+/// A reward model, and the critic that starts as it, read the policy's token ids.
+fn check_vocabularies(policy: usize, reward_model: usize) -> Result<()> {
+    if policy == reward_model {
+        return Ok(());
+    }
+    let reason = format!(
+        "the policy has a vocabulary of {policy} tokens and the reward model one of {reward_model}, so that the same ids are other words to it; \
+         train the reward model from this policy"
+    );
+    Err(rlaif_model::ModelError::Input { reason }.into())
+}
+
 /// One row under TRL's names.
 fn row_of(
     experiences: &[Experience],
@@ -465,6 +483,13 @@ fn prompt_means(experiences: &[Experience], scores: &[Option<f64>]) -> Vec<f64> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reward_model_of_another_vocabulary_is_refused() {
+        assert!(check_vocabularies(320, 320).is_ok());
+        let error = check_vocabularies(320, 49152).unwrap_err().to_string();
+        assert!(error.contains("320 tokens") && error.contains("49152"), "{error}");
+    }
 
     #[test]
     fn steps_go_through_all_prompts_before_any_comes_again() {

@@ -18,7 +18,7 @@ use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
     HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, split_by_prompt,
 };
-use crate::error::{Result, finite};
+use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
 use crate::learner::{Learner, to_f64};
 use crate::loss::{bradley_terry, sigmoid};
@@ -211,7 +211,8 @@ pub fn train_reward(
         let batch = batch_of_step(&prompts, batch_size, done, run_seed, "reward/order");
         let pairs: Vec<&PreferenceExample> = batch.iter().map(|&i| train[i]).collect();
         let rate = learning_rate(&config.optim, done, total);
-        let step = trainer.update(&pairs, rate, done + 1)?;
+        let named = |error: TrainError| error.on_rows(pairs.iter().map(|pair| pair.prompt_id.as_str()));
+        let step = trainer.update(&pairs, rate, done + 1).map_err(named)?;
         done += 1;
         loss = step.loss;
         tokens += step.tokens as f64;

@@ -239,7 +239,8 @@ pub fn train_sft(
         let batch = &order[start..(start + batch_size).min(order.len())];
         let rows: Vec<&SftExample> = batch.iter().map(|&place| train[place]).collect();
         let rate = learning_rate(&config.optim, done, total);
-        let step = trainer.update(&rows, rate, done + 1)?;
+        let named = |error: TrainError| error.on_rows(rows.iter().map(|row| row.id.as_str()));
+        let step = trainer.update(&rows, rate, done + 1).map_err(named)?;
         done += 1;
         loss = step.loss;
         tokens += step.tokens as f64;

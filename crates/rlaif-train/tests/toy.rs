@@ -158,3 +158,44 @@ fn bad_examples_are_named_before_anything_is_computed() {
     }
     assert!(!dir.path().join("checkpoints").exists());
 }
+
+/// Weights that blow up, and a score that is no number: training stops at the step, names its rows, and leaves the checkpoint before it.
+#[test]
+fn what_is_not_a_number_stops_training_and_is_told_with_step_and_rows() {
+    let optim = || constant(1e25);
+    let dir = tempfile::tempdir().unwrap();
+    let stopped = |error: TrainError, name: &str, step: u64, known: &str| {
+        let message = error.to_string();
+        let TrainError::NotFinite { step: at, rows, .. } = error else { panic!("{name}: {message}") };
+        assert!(at == step && rows.iter().any(|row| row == known), "{name}: {message}");
+        assert!(message.contains(&format!("`{known}`")), "{message}");
+        let kept = dir.path().join(name).join(format!("checkpoints/step-{:06}/state.json", step - 1));
+        assert!(kept.is_file(), "{name}: the checkpoint before it is kept");
+    };
+    let reward = RewardConfig { batch_size: 12, save_steps: 1, optim: optim(), ..RewardConfig::default() };
+    let at = dir.path().join("reward");
+    let error = train_reward(llama(), some_head(), &preferences(), &reward, 1, &at, &mut Silent).unwrap_err();
+    stopped(error, "reward", 2, "p1");
+    let dpo = DpoConfig { batch_size: 12, save_steps: 1, optim: optim(), ..DpoConfig::default() };
+    let error =
+        train_dpo(llama(), &preferences(), &dpo, 1, &dir.path().join("dpo"), &mut Silent).unwrap_err();
+    stopped(error, "dpo", 2, "p1");
+
+    let mut scored = 0;
+    let mut score = |_: &[u32], _: &[u32]| {
+        scored += 1;
+        if scored > 8 { f64::NAN } else { f64::from(scored) }
+    };
+    let config = PpoConfig { samples_per_prompt: 2, save_steps: 1, ..ppo_config() };
+    let prompts: Vec<_> = (0..4).map(|i| PromptIds { id: format!("p{i}"), ids: vec![60 + i, 30] }).collect();
+    let tuning = Tuning {
+        policy: llama(),
+        critic: Some((llama(), some_head())),
+        prompts: &prompts,
+        sampling: &sampling(4),
+        reward: &mut score,
+        watch: None,
+    };
+    let error = train_ppo(tuning, &config, 1, &dir.path().join("ppo"), &mut Silent).unwrap_err();
+    stopped(error, "ppo", 2, "p1");
+}

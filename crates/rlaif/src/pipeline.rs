@@ -11,7 +11,7 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{interrupt, rewards, stages};
+use crate::{allocator, interrupt, rewards, stages};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
 use serde_json::{Value, json};
@@ -187,6 +187,7 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
         interrupt::check(name)?;
         begin(context, step)?;
         let started = Instant::now();
+        allocator::at_work(step.stage);
         let result = stages::run(context, step.stage);
         let seconds = started.elapsed().as_secs_f64();
         let record =
