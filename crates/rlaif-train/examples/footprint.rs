@@ -61,7 +61,7 @@ fn dpo(decoder: Decoder, lora: Option<LoraConfig>, optim: OptimConfig) -> Result
             prompt_ids: ids(i, PROMPT),
             chosen_ids: ids(10 + i, RESPONSE),
             rejected_ids: ids(20 + i, RESPONSE),
-            p: 1.0,
+            ..PreferenceExample::default()
         })
         .collect();
     let pairs: Vec<ReferencedPair<'_>> = examples

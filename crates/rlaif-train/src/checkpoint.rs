@@ -296,6 +296,7 @@ impl Fingerprint {
         for example in data {
             self.bytes(example.prompt_id.as_bytes()).ids(&example.prompt_ids);
             self.ids(&example.chosen_ids).ids(&example.rejected_ids).bytes(&example.p.to_le_bytes());
+            self.bytes(&example.margin.to_le_bytes()).bytes(&example.weight.to_le_bytes());
         }
         self
     }

@@ -21,6 +21,28 @@ pub struct PreferenceExample {
     pub rejected_ids: Vec<u32>,
     /// P(chosen beats rejected).
     pub p: f64,
+    /// By how much the reward of chosen is to exceed that of rejected (TRL's `margin`); 0 is none. For the reward model.
+    pub margin: f64,
+    /// How much the pair counts in the mean loss of its step, above 0. For the reward model.
+    pub weight: f64,
+    /// Who labelled it: the judges' names joined, or `human`.
+    pub source: String,
+}
+
+impl Default for PreferenceExample {
+    /// A certain label that counts once, without tokens.
+    fn default() -> Self {
+        Self {
+            prompt_id: String::new(),
+            prompt_ids: Vec::new(),
+            chosen_ids: Vec::new(),
+            rejected_ids: Vec::new(),
+            p: 1.0,
+            margin: 0.0,
+            weight: 1.0,
+            source: String::new(),
+        }
+    }
 }
 
 /// A prompt in token ids.
@@ -101,6 +123,12 @@ pub(crate) fn check_preferences(
         if !(0.0..=1.0).contains(&example.p) {
             return Err(bad(format!("p must be in [0, 1], got {}", example.p)));
         }
+        if !example.margin.is_finite() {
+            return Err(bad(format!("its margin must be finite, got {}", example.margin)));
+        }
+        if !(example.weight.is_finite() && example.weight > 0.0) {
+            return Err(bad(format!("its weight must be above 0, got {}", example.weight)));
+        }
         for response in [&example.chosen_ids, &example.rejected_ids] {
             check_sequence(decoder, &example.prompt_ids, response).map_err(bad)?;
         }
@@ -163,7 +191,7 @@ mod tests {
             prompt_ids: vec![1],
             chosen_ids: vec![2],
             rejected_ids: vec![3],
-            p: 1.0,
+            ..PreferenceExample::default()
         }
     }
 

@@ -24,6 +24,7 @@ mod judging;
 mod local_judge;
 mod manifest;
 mod pipeline;
+mod preference_data;
 mod probe;
 mod progress;
 mod report;

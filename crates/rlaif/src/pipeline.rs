@@ -11,7 +11,7 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{allocator, interrupt, rewards, stages};
+use crate::{allocator, interrupt, preference_data, rewards, stages};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
         // All of these read the policy, which is what `sft` made where there is such a stage.
         Stage::Generate => &[Stage::Sft],
         Stage::Label => &[Stage::Sft, Stage::Generate],
+        Stage::Reward | Stage::Dpo if !preference_data::reads_labels(config, stage) => &[Stage::Sft],
         Stage::Reward | Stage::Dpo => &[Stage::Sft, Stage::Label],
         Stage::Ppo if rewards::reads_reward_model(config) => &[Stage::Sft, Stage::Reward],
         Stage::Ppo => &[Stage::Sft],
@@ -177,6 +178,9 @@ pub fn retry_failures(context: &mut Context, stage: Stage) -> Result<()> {
 /// The first error of a stage; what it and the stages before it finished is kept.
 pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
     check_judges(context, steps)?;
+    for step in steps.iter().filter(|step| step.action != Action::Skip) {
+        preference_data::read(context, step.stage)?;
+    }
     let mut failures = 0;
     for step in steps {
         let name = step.stage.name();
@@ -306,6 +310,12 @@ fn recipe(
     let mut input = |name: &str, fingerprint: &str| inputs_of.insert(name.into(), fingerprint.into());
     for read in inputs(config, stage, has) {
         input(read.name(), &fingerprints[&read]);
+    }
+    for (file, fingerprint) in preference_data::fingerprints(context, stage)? {
+        input(&file, &fingerprint);
+    }
+    if !preference_data::reads_labels(config, stage) {
+        input("policy", &context.policy_fingerprint);
     }
     let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
     let mut put = |key: &str, value: Value| recipe[key] = value;
@@ -476,6 +486,7 @@ mod tests {
     fn a_stage_reads_what_the_design_says() {
         let (all, mut config) = (Stage::ALL, Config::default());
         let of = |stage, has: &[Stage]| inputs(&Config::default(), stage, has);
+        assert_eq!(of(Stage::Reward, &all), [Stage::Sft, Stage::Label]);
         assert_eq!(of(Stage::Ppo, &all), [Stage::Sft, Stage::Reward]);
         assert_eq!(of(Stage::Evaluate, &all), [Stage::Sft, Stage::Reward, Stage::Ppo, Stage::Dpo]);
         assert_eq!(of(Stage::Generate, &[Stage::Generate]), [], "a run without `sft` is as it was");
@@ -483,6 +494,16 @@ mod tests {
         assert_eq!(of(Stage::Ppo, &[Stage::Ppo]), [Stage::Reward], "what is required stays required");
         config.ppo.rewards = vec![RewardSource { kind: RewardKind::Judges, ..RewardSource::default() }];
         assert_eq!(inputs(&config, Stage::Ppo, &[Stage::Ppo]), []);
+    }
+
+    #[test]
+    fn a_stage_with_files_reads_labels_only_where_the_run_makes_them() {
+        let mut config = Config::default();
+        config.reward.data = vec!["preferences.jsonl".into()];
+        assert_eq!(inputs(&config, Stage::Reward, &Stage::ALL), [Stage::Sft, Stage::Label]);
+        config.run.stages = vec![Stage::Reward, Stage::Dpo];
+        assert_eq!(inputs(&config, Stage::Reward, &config.run.stages), []);
+        assert_eq!(inputs(&config, Stage::Dpo, &config.run.stages), [Stage::Label]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use crate::context::Context;
 use crate::error::{Interrupted, UserError};
-use crate::interrupt;
 use crate::progress::{Progress, say};
 use crate::report::data::Estimate;
 use crate::tensorboard::EventFile;
+use crate::{interrupt, preference_data};
 use anyhow::{Context as _, Result};
+use rlaif_core::config::Stage;
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::Prompt;
 use rlaif_model::{Adapter, ScalarHead};
@@ -17,11 +18,42 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The preferences that training uses, in token ids, in the order of the store.
+/// The preferences that a stage trains on, in token ids: the run's own in the order of the store, then those of its files.
 ///
 /// # Errors
-/// If the store cannot be read, or nothing is left to train on.
-pub fn examples(context: &Context) -> Result<Vec<PreferenceExample>> {
+/// If the store or a file cannot be read, or nothing is left to train on.
+pub fn examples(context: &Context, stage: Stage) -> Result<Vec<PreferenceExample>> {
+    let mut examples = match preference_data::reads_labels(&context.config, stage) {
+        true => labelled_examples(context)?,
+        false => Vec::new(),
+    };
+    let of_files = preference_data::read(context, stage)?;
+    if of_files.too_long > 0 {
+        say(&format!(
+            "{}: {} pairs of `{0}.data` are left out: a side is longer than `policy.max_length` or the model's context",
+            stage.name(),
+            of_files.too_long
+        ));
+    }
+    // A prompt that the run has too must be held out with the run's pairs of it.
+    let known: HashMap<Vec<u32>, String> =
+        examples.iter().map(|e| (e.prompt_ids.clone(), e.prompt_id.clone())).collect();
+    examples.extend(of_files.examples.into_iter().map(|mut example| {
+        if let Some(id) = known.get(&example.prompt_ids) {
+            example.prompt_id.clone_from(id);
+        }
+        example
+    }));
+    if examples.is_empty() {
+        return Err(UserError::new("no preference is left to train on")
+            .hint("Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help")
+            .into());
+    }
+    Ok(examples)
+}
+
+/// The run's own preferences, in the order of the store.
+fn labelled_examples(context: &Context) -> Result<Vec<PreferenceExample>> {
     let prompts: HashMap<&str, &Prompt> = context.prompts.train.iter().map(|p| (p.id.as_str(), p)).collect();
     let mut examples = Vec::new();
     for pair in context.wait(context.store.preferred_pairs(TRAIN_PAIRS))? {
@@ -33,12 +65,9 @@ pub fn examples(context: &Context) -> Result<Vec<PreferenceExample>> {
             chosen_ids: pair.chosen.token_ids,
             rejected_ids: pair.rejected.token_ids,
             p: pair.row.p,
+            source: pair.row.judges.join("+"),
+            ..PreferenceExample::default()
         });
-    }
-    if examples.is_empty() {
-        return Err(UserError::new("no preference is left to train on")
-            .hint("Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help")
-            .into());
     }
     Ok(examples)
 }

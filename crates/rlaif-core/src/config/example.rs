@@ -55,6 +55,7 @@ pub(super) fn full_example() -> Config {
     config.sft.data = vec!["sft.jsonl".into()];
     config.sft.neftune_noise_alpha = Some(0.5);
     config.sft.lora = lora.clone();
+    config.reward.data = vec!["preferences.jsonl".into()];
     config.reward.lora = lora.clone();
     config.ppo.epochs = Some(1);
     config.ppo.kl_coef = Some(0.5);
@@ -81,6 +82,7 @@ pub(super) fn full_example() -> Config {
     config.ppo.missing_eos_penalty = Some(0.5);
     config.ppo.max_new_tokens = Some(1);
     config.ppo.lora = lora.clone();
+    config.dpo.data = vec!["preferences.jsonl".into()];
     config.dpo.beta = Some(0.5);
     config.dpo.label_smoothing = Some(0.5);
     config.dpo.lora = lora;

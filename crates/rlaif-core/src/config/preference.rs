@@ -2,11 +2,15 @@
 
 use super::{DpoLossKind, LoraConfig, OptimConfig};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// `[reward]`: Bradley-Terry reward model on the policy's trunk with a scalar head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
+    /// JSONL files of preferences to train on, beside the run's own where `run.stages` has `label`; relative to the config file. Rows:
+    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `margin`, `weight`, `source`. Default none.
+    pub data: Vec<PathBuf>,
     /// Passes over the preferences. Default 2 (Lee et al. 2023: 2 to 3).
     pub epochs: usize,
     /// Pairs an optimizer step. Default 16.
@@ -30,6 +34,7 @@ pub struct RewardConfig {
 impl Default for RewardConfig {
     fn default() -> Self {
         Self {
+            data: Vec::new(),
             epochs: 2,
             batch_size: 16,
             micro_batch_size: 4,
@@ -47,6 +52,10 @@ impl Default for RewardConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DpoConfig {
+    /// JSONL files of preferences to train on, beside the run's own where `run.stages` has `label`; relative to the config file. Rows:
+    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `source`; `margin` and `weight` are for
+    /// the reward model. Default none.
+    pub data: Vec<PathBuf>,
     /// What is minimised. Default `sigmoid`: with soft labels, their cross-entropy.
     pub loss: DpoLossKind,
     /// Strength of the leash to the reference; ORPO's weight of the odds ratio. Default by the loss, see [`Self::beta()`].
@@ -84,6 +93,7 @@ pub struct DpoConfig {
 impl Default for DpoConfig {
     fn default() -> Self {
         Self {
+            data: Vec::new(),
             loss: DpoLossKind::Sigmoid,
             beta: None,
             label_smoothing: None,

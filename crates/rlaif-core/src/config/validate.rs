@@ -6,6 +6,7 @@ use super::{
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 
 /// One thing that is wrong with a config.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -320,6 +321,8 @@ impl Config {
     fn check_preference_trainers(&self, check: &mut Checks) {
         let reward = &self.reward;
         check.at_least("reward.epochs", reward.epochs, 1);
+        check_files(check, "reward.data", &reward.data);
+        check_files(check, "dpo.data", &self.dpo.data);
         check.batches("reward", reward.batch_size, reward.micro_batch_size);
         check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);
         check.share("reward.holdout_fraction", reward.holdout_fraction, Ends::ZeroOnly);
@@ -356,6 +359,18 @@ impl Config {
                 );
                 check.add(key, message);
             }
+        }
+    }
+}
+
+/// Names of files, each once.
+fn check_files(check: &mut Checks, key: &str, files: &[PathBuf]) {
+    for (index, file) in files.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        if file.as_os_str().is_empty() {
+            check.add(&key, "must not be empty".into());
+        } else if files[..index].contains(file) {
+            check.add(&key, format!("names `{}` again: its pairs would count twice", file.display()));
         }
     }
 }

@@ -12,8 +12,9 @@ mod write;
 pub use demonstrations::{read_demonstrations, read_demonstrations_from};
 pub use lines::{BadRow, MAX_LINE_BYTES, next_line};
 pub use preferences::{
-    ProbePair, preference_line, preference_lines, read_preferences, read_preferences_from, read_probe,
-    read_probe_from, write_preferences,
+    PreferenceData, ProbePair, preference_line, preference_lines, read_preference_data,
+    read_preference_data_from, read_preferences, read_preferences_from, read_probe, read_probe_from,
+    write_preferences,
 };
 pub use prompts::{prompt_id, read_prompts, read_prompts_from};
 pub use write::{write_bad_rows, write_jsonl};

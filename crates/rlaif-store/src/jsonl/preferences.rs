@@ -21,6 +21,21 @@ pub struct ProbePair {
     pub worse: String,
 }
 
+/// A preference to train on, from a file of the user's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreferenceData {
+    /// Its line, from 1.
+    pub line: u64,
+    /// The preference; p is at least ½, since a row with less is turned round.
+    pub row: PreferenceRow,
+    /// By how much the chosen response is to win (TRL's `margin`); 0 where the row has none.
+    pub margin: f64,
+    /// How much the pair counts; 1 where the row does not say.
+    pub weight: f64,
+    /// Who labelled it: `source`, or `judges` joined by `+`, or `human`.
+    pub source: String,
+}
+
 /// Writes kept preferences, one a line, as [`preference_lines`] has them.
 ///
 /// # Errors
@@ -77,6 +92,28 @@ pub fn read_preferences_from(reader: impl BufRead) -> std::io::Result<Rows<Prefe
     Ok(Rows { good, bad })
 }
 
+/// Reads preferences to train on: as [`read_preferences`], with p anywhere in [0, 1] and the optional `margin`, `weight` and
+/// `source`.
+///
+/// # Errors
+/// If the file cannot be read, or holds no usable row.
+pub fn read_preference_data(path: &Path) -> Result<Rows<PreferenceData>> {
+    read_file(path, read_preference_data_from)
+}
+
+/// Reads preferences to train on from anything.
+///
+/// # Errors
+/// If reading fails; rows that are no preferences are returned as bad rows.
+pub fn read_preference_data_from(reader: impl BufRead) -> std::io::Result<Rows<PreferenceData>> {
+    let mut good = Vec::new();
+    let bad = for_each_object(reader, |line, row| {
+        good.push(preference_data(line, &row)?);
+        Ok(())
+    })?;
+    Ok(Rows { good, bad })
+}
+
 /// Reads labelled pairs: `{"prompt", "better", "worse"}`.
 ///
 /// # Errors
@@ -103,6 +140,45 @@ pub fn read_probe_from(reader: impl BufRead) -> std::io::Result<Rows<ProbePair>>
 }
 
 fn preference(line: u64, row: &Map<String, Value>) -> std::result::Result<PreferenceRow, String> {
+    let row = any_preference(line, row)?;
+    match row.p >= 0.5 {
+        true => Ok(row),
+        false => Err(format!("`p` is P(chosen beats rejected) and must be in [0.5, 1], got {}", row.p)),
+    }
+}
+
+fn preference_data(line: u64, object: &Map<String, Value>) -> std::result::Result<PreferenceData, String> {
+    let mut row = any_preference(line, object)?;
+    let mut margin = number(object, "margin")?.unwrap_or(0.0);
+    let weight = number(object, "weight")?.unwrap_or(1.0);
+    if weight <= 0.0 {
+        return Err(format!("`weight` must be above 0, got {weight}; delete the row if it is not to count"));
+    }
+    if row.p < 0.5 {
+        std::mem::swap(&mut row.chosen, &mut row.rejected);
+        (row.p, margin) = (1.0 - row.p, -margin);
+    }
+    let source = match present(object, "source") {
+        Some(value) => text(value, "source")?,
+        None if row.judges.is_empty() => "human".into(),
+        None => row.judges.join("+"),
+    };
+    Ok(PreferenceData { line, row, margin, weight, source })
+}
+
+/// A finite number, if the row has the field.
+fn number(row: &Map<String, Value>, field: &str) -> std::result::Result<Option<f64>, String> {
+    match present(row, field) {
+        None => Ok(None),
+        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!("`{field}` must be a finite number, got {}", kind(value))),
+        },
+    }
+}
+
+/// A preference with p anywhere in [0, 1].
+fn any_preference(line: u64, row: &Map<String, Value>) -> std::result::Result<PreferenceRow, String> {
     let prompt = prompt_text(row)?;
     let (chosen, rejected) = (answer(row, "chosen")?, answer(row, "rejected")?);
     if chosen == rejected {
@@ -111,9 +187,9 @@ fn preference(line: u64, row: &Map<String, Value>) -> std::result::Result<Prefer
     let p = match present(row, "p") {
         None => 1.0,
         Some(value) => match value.as_f64() {
-            Some(p) if (0.5..=1.0).contains(&p) => p,
+            Some(p) if (0.0..=1.0).contains(&p) => p,
             Some(p) => {
-                return Err(format!("`p` is P(chosen beats rejected) and must be in [0.5, 1], got {p}"));
+                return Err(format!("`p` is P(chosen beats rejected) and must be in [0, 1], got {p}"));
             }
             None => return Err(format!("`p` must be a number, got {}", kind(value))),
         },

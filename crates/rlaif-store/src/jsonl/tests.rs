@@ -231,6 +231,47 @@ fn preferences_of_others_are_read_or_refused_with_the_reason() {
 }
 
 #[test]
+fn rows_to_train_on_say_how_much_they_count_and_who_labelled_them() {
+    let file = r#"{"prompt": "a", "chosen": "x", "rejected": "y"}
+{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "x"}], "rejected": [{"role": "assistant", "content": "y"}], "p": 0.25, "margin": 0.5, "weight": 2, "source": "me"}
+{"prompt": "a", "chosen": "x", "rejected": "y", "judges": ["tone", "gpt"]}
+{"prompt": "a", "chosen": "x", "rejected": ""}
+{"prompt": "a", "chosen": "x"}
+{"prompt": "a", "chosen": "x", "rejected": "x"}
+{"prompt": "a", "chosen": "x", "rejected": "y", "p": 1.5}
+{"prompt": "a", "chosen": "x", "rejected": "y", "p": NaN}
+{"prompt": "a", "chosen": "x", "rejected": "y", "weight": 0}
+{"prompt": "a", "chosen": "x", "rejected": "y", "margin": "big"}"#;
+    let rows = read_preference_data_from(file.as_bytes()).unwrap();
+    let told: Vec<_> = rows
+        .good
+        .iter()
+        .map(|d| (d.line, d.row.chosen.as_str(), d.row.p, d.margin, d.weight, d.source.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (1, "x", 1.0, 0.0, 1.0, "human"),
+            (2, "y", 0.75, -0.5, 2.0, "me"), // turned round: rejected was likelier to win
+            (3, "x", 1.0, 0.0, 1.0, "tone+gpt"),
+        ]
+    );
+    let reasons: Vec<_> = rows.bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [
+            (4, "`rejected` is empty"),
+            (5, "`rejected` is missing"),
+            (6, "`chosen` and `rejected` are the same text"),
+            (7, "`p` is P(chosen beats rejected) and must be in [0, 1], got 1.5"),
+            (8, "not JSON: expected value, at byte 54"),
+            (9, "`weight` must be above 0, got 0; delete the row if it is not to count"),
+            (10, "`margin` must be a finite number, got a string"),
+        ]
+    );
+}
+
+#[test]
 fn a_failed_write_leaves_the_old_file_and_no_other() {
     struct Broken;
     impl serde::Serialize for Broken {
@@ -256,6 +297,7 @@ proptest! {
         });
         prop_assert_eq!(rows.good.len() + rows.bad.len(), written.count());
         read_preferences_from(&bytes[..]).unwrap();
+        read_preference_data_from(&bytes[..]).unwrap();
         read_probe_from(&bytes[..]).unwrap();
     }
 

@@ -64,7 +64,7 @@ pub fn golden_pairs(golden: &Value) -> Vec<PreferenceExample> {
             prompt_ids: tokenizer.encode(pair[0].as_str().unwrap()).unwrap(),
             chosen_ids: with_eos(&pair[1]),
             rejected_ids: with_eos(&pair[2]),
-            p: 1.0,
+            ..PreferenceExample::default()
         })
         .collect();
     let first = &golden["dpo"]["first_example"];
@@ -145,6 +145,7 @@ pub fn preferences() -> Vec<PreferenceExample> {
             chosen_ids: [vec![70; 3 + (i / 4) as usize], vec![2]].concat(),
             rejected_ids: vec![80 + i, 90, 100 + i, 2],
             p: [0.95, 0.8, 1.0][(i / 4) as usize],
+            ..PreferenceExample::default()
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use crate::manifest::StageOutcome;
 use crate::report::data::DpoSummary;
 use crate::training::{StageHooks, examples, finished, save_adapter, share_text};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::DpoLossKind;
+use rlaif_core::config::{DpoLossKind, Stage};
 use rlaif_model::{SaveDtype, save_causal_lm};
 use rlaif_train::train_dpo;
 
@@ -14,7 +14,7 @@ use rlaif_train::train_dpo;
 /// # Errors
 /// If there is nothing to train on, training fails, or the disk does.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
-    let examples = examples(context)?;
+    let examples = examples(context, Stage::Dpo)?;
     let policy = context.policy()?;
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("dpo");

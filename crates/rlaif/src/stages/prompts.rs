@@ -2,6 +2,7 @@
 
 use crate::error::UserError;
 use crate::manifest::PromptCounts;
+use crate::preference_data;
 use crate::run_folder::{RunFolder, write_whole};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
@@ -76,6 +77,10 @@ pub fn under_system(system: Option<&str>, mut messages: Vec<Message>) -> Vec<Mes
 pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFiles) -> Result<Prompts> {
     let mut prompts = Prompts::default();
     let train_path = base.join(&config.prompts.train);
+    if !needs_prompts(config) && !train_path.exists() {
+        prompts.fingerprint = "none".into();
+        return Ok(prompts);
+    }
     let mut train = usable(config, policy, rows(&train_path, "prompts.train")?);
     let eval = match &config.prompts.eval {
         None => {
@@ -121,6 +126,15 @@ pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFile
     let hashed = json!({ "train": prompts.train, "eval": prompts.eval, "system": config.prompts.system });
     prompts.fingerprint = blake3::hash(hashed.to_string().as_bytes()).to_hex()[..32].to_string();
     Ok(prompts)
+}
+
+/// Whether a stage of the run asks anything: training on files of preferences does not.
+fn needs_prompts(config: &Config) -> bool {
+    config.run.stages.iter().any(|&stage| match stage {
+        Stage::Reward | Stage::Dpo => preference_data::reads_labels(config, stage),
+        Stage::Report => false,
+        Stage::Generate | Stage::Label | Stage::Ppo | Stage::Evaluate => true,
+    })
 }
 
 fn rows(path: &Path, key: &str) -> Result<Rows<Prompt>> {

@@ -5,6 +5,7 @@ use crate::manifest::StageOutcome;
 use crate::report::data::RewardSummary;
 use crate::training::{StageHooks, examples, finished, save_adapter, share_text};
 use anyhow::{Context as _, Result};
+use rlaif_core::config::Stage;
 use rlaif_model::{SaveDtype, ScalarHead, save_reward_model};
 use rlaif_train::train_reward;
 
@@ -13,7 +14,7 @@ use rlaif_train::train_reward;
 /// # Errors
 /// If there is nothing to train on, training fails, or the disk does.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
-    let examples = examples(context)?;
+    let examples = examples(context, Stage::Reward)?;
     let decoder = context.policy()?;
     let run_seed = context.config.run.seed;
     // From zeros every pair starts at p = ½; a random head on SmolLM2 starts with margins of ±1 that must first be unlearnt.
