@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use rand::RngExt;
 use rand::seq::SliceRandom;
 use rlaif_core::seed;
 use rlaif_model::Decoder;
@@ -108,6 +109,42 @@ pub(crate) fn split_by<T>(
     (train, holdout)
 }
 
+/// Who is said to have labelled a pair of a response and its own beginning.
+pub const TRUNCATION: &str = "truncation";
+
+/// Pairs of a chosen response and its own beginning, of a share of the examples: whoever cuts off in the middle must not win.
+///
+/// The share is of the examples whose chosen response has a token to lose besides its end, rounded; which they are and where they
+/// are cut is drawn by seed. The beginning keeps at least one token, loses at least the last two (of which one may be the end of
+/// the turn), and does not end its turn. The order is that of the examples.
+pub fn truncated_negatives(
+    examples: &[&PreferenceExample],
+    share: f64,
+    run_seed: u64,
+) -> Vec<PreferenceExample> {
+    const PURPOSE: &str = "reward/truncated";
+    let long: Vec<usize> = (0..examples.len()).filter(|&i| examples[i].chosen_ids.len() > 2).collect();
+    let count = (share * long.len() as f64).round() as usize;
+    let mut drawn: Vec<usize> =
+        epoch_order(long.len(), 0, run_seed, PURPOSE).into_iter().take(count).map(|i| long[i]).collect();
+    drawn.sort_unstable();
+    drawn
+        .into_iter()
+        .map(|i| {
+            let whole = examples[i];
+            let last = whole.chosen_ids.len() - 2;
+            let kept = seed::stream(run_seed, &format!("{PURPOSE}/cut"), i as u64).random_range(1..=last);
+            PreferenceExample {
+                rejected_ids: whole.chosen_ids[..kept].to_vec(),
+                p: 1.0,
+                margin: 0.0,
+                source: TRUNCATION.into(),
+                ..whole.clone()
+            }
+        })
+        .collect()
+}
+
 /// Checks every example against the model before anything is computed.
 pub(crate) fn check_preferences(
     trainer: &'static str,
@@ -160,18 +197,44 @@ pub(crate) fn batch_of_step<P: Ord>(
     order[start..(start + batch_size).min(prompts.len())].to_vec()
 }
 
+/// The pairs of step `step` when `batch_size` prompts go into a step, each with all its pairs. Returns indices of pairs.
+///
+/// `prompts` holds the prompt of each pair. The last batch of an epoch may be smaller.
+pub(crate) fn prompts_of_step<P: Ord>(
+    prompts: &[P],
+    batch_size: usize,
+    step: u64,
+    run_seed: u64,
+    purpose: &str,
+) -> Vec<usize> {
+    let steps_per_epoch = distinct(prompts).div_ceil(batch_size) as u64;
+    let groups = prompt_order(prompts, step / steps_per_epoch, run_seed, purpose);
+    let start = (step % steps_per_epoch) as usize * batch_size;
+    groups[start..(start + batch_size).min(groups.len())].concat()
+}
+
+/// How many prompts there are.
+pub(crate) fn distinct<P: Ord>(prompts: &[P]) -> usize {
+    prompts.iter().collect::<BTreeSet<_>>().len()
+}
+
 /// The pairs of an epoch: prompts are shuffled, and the pairs of a prompt, shuffled too, stay together.
 ///
 /// As Ouyang et al. 2022, section 3.5 (<https://arxiv.org/abs/2203.02155>): pairs of one prompt share responses, and spread over
 /// an epoch each response would be computed, and overfitted, once a pair.
 fn pair_order<P: Ord>(prompts: &[P], epoch: u64, run_seed: u64, purpose: &str) -> Vec<usize> {
+    prompt_order(prompts, epoch, run_seed, purpose).concat()
+}
+
+/// The prompts of an epoch in a seeded order, as the indices of their pairs.
+fn prompt_order<P: Ord>(prompts: &[P], epoch: u64, run_seed: u64, purpose: &str) -> Vec<Vec<usize>> {
     let mut by_prompt: BTreeMap<&P, Vec<usize>> = BTreeMap::new();
     for pair in epoch_order(prompts.len(), epoch, run_seed, purpose) {
         by_prompt.entry(&prompts[pair]).or_default().push(pair);
     }
     let mut groups: Vec<Vec<usize>> = by_prompt.into_values().collect();
     groups.shuffle(&mut seed::stream(run_seed, &format!("{purpose}/prompts"), epoch));
-    groups.concat()
+    groups
 }
 
 /// `0..items` shuffled for an epoch.
@@ -230,5 +293,45 @@ mod tests {
         let mut runs: Vec<usize> = order.iter().map(|&i| prompts[i]).collect();
         runs.dedup();
         assert_eq!(runs.len(), 10, "each prompt is one run");
+    }
+
+    #[test]
+    fn a_step_of_prompts_has_all_their_pairs() {
+        let prompts: Vec<usize> = (0..25).map(|i| i % 10).collect();
+        let steps: Vec<Vec<usize>> = (0..4).map(|s| prompts_of_step(&prompts, 3, s, 5, "t")).collect();
+        let sizes: Vec<usize> = steps
+            .iter()
+            .map(|step| step.iter().map(|&i| prompts[i]).collect::<BTreeSet<_>>().len())
+            .collect();
+        assert_eq!(sizes, [3, 3, 3, 1]);
+        let mut all = steps.concat();
+        assert_eq!(all, pair_order(&prompts, 0, 5, "t"), "the same order as of pairs");
+        all.sort_unstable();
+        assert_eq!(all, (0..25).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn beginnings_of_chosen_responses_lose_to_the_whole() {
+        let data: Vec<_> = (0..40)
+            .map(|i| PreferenceExample {
+                chosen_ids: if i < 20 { (10..18).chain([2]).collect() } else { vec![5, 2] },
+                p: 0.6,
+                margin: 0.5,
+                weight: 3.0,
+                ..example(i)
+            })
+            .collect();
+        let examples: Vec<&PreferenceExample> = data.iter().collect();
+        let cut = truncated_negatives(&examples, 0.5, 7);
+        assert_eq!(cut.len(), 10, "half of the 20 that have something to lose");
+        for pair in &cut {
+            let kept = pair.rejected_ids.len();
+            assert!((1..=7).contains(&kept) && pair.chosen_ids[..kept] == pair.rejected_ids[..]);
+            assert_eq!((pair.p, pair.margin, pair.weight, pair.source.as_str()), (1.0, 0.0, 3.0, TRUNCATION));
+        }
+        assert!(cut.iter().map(|pair| pair.rejected_ids.len()).collect::<BTreeSet<_>>().len() > 2);
+        assert_eq!(cut, truncated_negatives(&examples, 0.5, 7));
+        assert_ne!(cut, truncated_negatives(&examples, 0.5, 8), "the seed decides");
+        assert!(truncated_negatives(&examples, 0.0, 7).is_empty());
     }
 }

@@ -7,21 +7,23 @@
 //!   response that meets several others is computed once;
 //! * the learning rate does not start at 0 (see [`schedule`](crate::schedule)).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use rlaif_core::config::RewardConfig;
+use rlaif_core::config::{BatchBy, RewardConfig};
 use rlaif_core::stats::calibration;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
 use rlaif_model::{Adapter, Decoder, ScalarHead};
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
-    HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, split_by_prompt,
+    HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, distinct, prompts_of_step,
+    split_by_prompt, truncated_negatives,
 };
 use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
 use crate::learner::{Learner, to_f64};
-use crate::loss::{bradley_terry, sigmoid};
+use crate::loss::{bradley_terry, sigmoid, smoothed};
 use crate::packing::{Item, Packed};
 use crate::schedule::learning_rate;
 use crate::score::Scorer;
@@ -50,8 +52,10 @@ pub struct TrainedReward {
 pub struct RewardReport {
     /// Optimizer steps.
     pub steps: u64,
-    /// Pairs trained on.
+    /// Pairs trained on, without those of truncated responses.
     pub train_pairs: usize,
+    /// Pairs of a chosen response and its own beginning.
+    pub truncated_pairs: usize,
     /// Loss of the last step of this process; NaN if it only loaded a finished checkpoint.
     pub loss: f64,
     /// Every held-out pair with the model's margin, for intervals and calibration.
@@ -62,10 +66,10 @@ pub struct RewardReport {
     pub margin: f64,
 }
 
-/// Metrics of one optimizer step, averaged over its pairs.
+/// Metrics of one optimizer step; all but the loss are plain means over its pairs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RewardStep {
-    /// Bradley-Terry loss with centering.
+    /// Bradley-Terry loss with centering, by weight.
     pub loss: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
@@ -112,29 +116,31 @@ impl RewardTrainer {
         learning_rate: f64,
         step: u64,
     ) -> Result<RewardStep> {
+        let (weights, total) = self.weights(pairs);
         let count = pairs.len() as f64;
         let (mut loss, mut right, mut margin, mut tokens) = (0.0, 0.0, 0.0, 0);
         let mut rewards = Vec::with_capacity(2 * pairs.len());
-        for micro in pairs.chunks(self.config.micro_batch_size.max(1)) {
+        let micro_batch_size = self.config.micro_batch_size.max(1);
+        for (micro, weights) in pairs.chunks(micro_batch_size).zip(weights.chunks(micro_batch_size)) {
             let packed = Packed::new(&items_of(micro));
             let hidden = self.learner.hidden(&packed.batch); // [N, H]
             let head = self.learner.head.as_ref().expect("a reward model has a head");
             let scores = head.forward(&hidden, &packed.last_indices()); // [R]
             let score = to_f64(&scores);
             let mut gradient = vec![0.0; score.len()];
-            for (pair, places) in micro.iter().zip(packed.of_item.chunks(2)) {
+            for ((pair, weight), places) in micro.iter().zip(weights).zip(packed.of_item.chunks(2)) {
                 let (chosen, rejected) = (places[0], places[1]);
-                let p = label(pair.p, self.config.soft_labels);
+                let p = smoothed(label(pair.p, self.config.soft_labels), self.config.label_smoothing);
                 let at = bradley_terry(
                     score[chosen],
                     score[rejected],
                     p,
-                    0.0,
+                    pair.margin,
                     self.config.center_rewards_coefficient,
                 );
-                loss += at.loss / count;
-                gradient[chosen] += at.chosen / count;
-                gradient[rejected] += at.rejected / count;
+                loss += at.loss * weight / total;
+                gradient[chosen] += at.chosen * weight / total;
+                gradient[rejected] += at.rejected * weight / total;
                 margin += (score[chosen] - score[rejected]) / count;
                 right += f64::from(score[chosen] > score[rejected]) / count;
                 rewards.extend([score[chosen], score[rejected]]);
@@ -154,6 +160,23 @@ impl RewardTrainer {
             max_reward: rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             tokens,
         })
+    }
+
+    /// The weight of each pair of a step, and their sum: Σ w · loss / Σ w over all pairs, or the mean of that over prompts.
+    fn weights(&self, pairs: &[&PreferenceExample]) -> (Vec<f64>, f64) {
+        let mut of_prompt: BTreeMap<&str, f64> = BTreeMap::new();
+        for pair in pairs {
+            *of_prompt.entry(&pair.prompt_id).or_default() += pair.weight;
+        }
+        match self.config.batch_by {
+            BatchBy::Pairs => {
+                (pairs.iter().map(|pair| pair.weight).collect(), pairs.iter().map(|pair| pair.weight).sum())
+            }
+            BatchBy::Prompts => {
+                let share = |pair: &&PreferenceExample| pair.weight / of_prompt[pair.prompt_id.as_str()];
+                (pairs.iter().map(share).collect(), of_prompt.len() as f64)
+            }
+        }
     }
 
     /// Margins and mean reward on pairs, without learning from them.
@@ -184,7 +207,10 @@ pub fn train_reward(
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome<TrainedReward>> {
     check_preferences("reward", data, &decoder)?;
-    let (train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
+    let (mut train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
+    let truncated = truncated_negatives(&train, config.truncated_negatives, run_seed);
+    let train_pairs = train.len();
+    train.extend(&truncated);
     let fingerprint = Fingerprint::new("reward", config, run_seed)
         .preferences(data)
         .weights(&decoder)
@@ -194,7 +220,12 @@ pub fn train_reward(
     let mut trainer = RewardTrainer::new(decoder, head, config, run_seed)?;
 
     let batch_size = config.batch_size.max(1);
-    let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
+    let prompts: Vec<&str> = train.iter().map(|e| e.prompt_id.as_str()).collect();
+    let units = match config.batch_by {
+        BatchBy::Pairs => prompts.len(),
+        BatchBy::Prompts => distinct(&prompts),
+    };
+    let steps_per_epoch = units.div_ceil(batch_size) as u64;
     let total = steps_per_epoch * config.epochs as u64;
     let (mut done, mut tokens) = (0, 0.0);
     if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
@@ -203,12 +234,14 @@ pub fn train_reward(
         hooks.resumed(done);
     }
 
-    let prompts: Vec<&str> = train.iter().map(|e| e.prompt_id.as_str()).collect();
     let mut evaluation = None;
     let mut loss = f64::NAN;
     while done < total {
         hooks.progress(done, total, "");
-        let batch = batch_of_step(&prompts, batch_size, done, run_seed, "reward/order");
+        let batch = match config.batch_by {
+            BatchBy::Pairs => batch_of_step(&prompts, batch_size, done, run_seed, "reward/order"),
+            BatchBy::Prompts => prompts_of_step(&prompts, batch_size, done, run_seed, "reward/order"),
+        };
         let pairs: Vec<&PreferenceExample> = batch.iter().map(|&i| train[i]).collect();
         let rate = learning_rate(&config.optim, done, total);
         let named = |error: TrainError| error.on_rows(pairs.iter().map(|pair| pair.prompt_id.as_str()));
@@ -263,7 +296,8 @@ pub fn train_reward(
     hooks.progress(total, total, "");
     let report = RewardReport {
         steps: total,
-        train_pairs: train.len(),
+        train_pairs,
+        truncated_pairs: truncated.len(),
         loss,
         accuracy: accuracy(&holdout),
         margin: mean_margin(&holdout),

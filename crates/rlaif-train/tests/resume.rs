@@ -9,8 +9,8 @@ use std::path::Path;
 
 use common::{Recorder, bits, llama, preferences, sampling, some_head};
 use rlaif_core::config::{
-    Algorithm, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind, PpoConfig,
-    RewardConfig, SftConfig, WatchConfig,
+    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind,
+    PpoConfig, RewardConfig, SftConfig, WatchConfig,
 };
 use rlaif_train::{
     Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_ppo, train_reward, train_sft,
@@ -54,14 +54,8 @@ fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
     outcome.finished().map(|trained| bits(&trained.policy))
 }
 
-fn reward(dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
-    let config = RewardConfig {
-        batch_size: 3,
-        micro_batch_size: 2,
-        save_steps: 2,
-        optim: optim(),
-        ..RewardConfig::default()
-    };
+fn reward(config: RewardConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = RewardConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
     let outcome = train_reward(llama(), some_head(), &preferences(), &config, 5, dir, hooks).unwrap();
     outcome.finished().map(|trained| {
         let mut all = bits(&trained.decoder);
@@ -155,7 +149,19 @@ fn sft_with_lora_resumes_exactly() {
 
 #[test]
 fn reward_resumes_exactly() {
-    straight_equals_interrupted(&reward, 2);
+    straight_equals_interrupted(&|dir, hooks| reward(RewardConfig::default(), dir, hooks), 2);
+}
+
+#[test]
+fn reward_by_prompts_with_truncated_negatives_resumes_exactly() {
+    let config = || RewardConfig {
+        batch_by: BatchBy::Prompts,
+        truncated_negatives: 0.5,
+        label_smoothing: 0.1,
+        epochs: 5,
+        ..RewardConfig::default()
+    };
+    straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
 }
 
 #[test]
@@ -207,7 +213,8 @@ fn dropout_and_adafactor_resume_exactly() {
     };
     straight_equals_interrupted(&adafactor, 2);
     let dir = tempfile::tempdir().unwrap();
-    assert_ne!(adafactor(dir.path(), &mut Silent), reward(dir.path(), &mut Silent));
+    let plain = reward(RewardConfig::default(), dir.path(), &mut Silent);
+    assert_ne!(adafactor(dir.path(), &mut Silent), plain);
 }
 
 /// Dropout decides what is learnt, and only where there is any.

@@ -35,7 +35,7 @@ pub use ppo::{
     Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction, RewardKind,
     RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
 };
-pub use preference::{DpoConfig, RewardConfig};
+pub use preference::{BatchBy, DpoConfig, RewardConfig};
 pub use revise::{Principle, ReviseConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};

@@ -4,6 +4,16 @@ use super::{DpoLossKind, LoraConfig, OptimConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// What `reward.batch_size` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchBy {
+    /// Pairs, each of which counts the same (TRL).
+    Pairs,
+    /// Prompts with all their pairs, over which a prompt's loss is a mean (Ouyang et al. 2022, section 3.5).
+    Prompts,
+}
+
 /// `[reward]`: Bradley-Terry reward model on the policy's trunk with a scalar head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,14 +23,20 @@ pub struct RewardConfig {
     pub data: Vec<PathBuf>,
     /// Passes over the preferences. Default 2 (Lee et al. 2023: 2 to 3).
     pub epochs: usize,
-    /// Pairs an optimizer step. Default 16.
+    /// Pairs, or prompts, an optimizer step. Default 16.
     pub batch_size: usize,
+    /// What `batch_size` counts: `pairs`, or `prompts` with all their pairs in one step. Default `pairs`.
+    pub batch_by: BatchBy,
     /// Pairs a forward and backward pass; gradients add up to `batch_size`. Default 4.
     pub micro_batch_size: usize,
     /// Use p as it is; otherwise it is rounded to 1. Default true.
     pub soft_labels: bool,
+    /// Share ε of labels taken to be flipped: p becomes p(1 − ε) + (1 − p)ε. Default 0.
+    pub label_smoothing: f64,
     /// c · mean((r_c + r_r)²) keeps rewards around 0; 0 is off. Default 0.01 (TRL: off, 0.01 advised).
     pub center_rewards_coefficient: f64,
+    /// Share of the pairs whose chosen response, cut off at a random token, becomes one more pair that the whole one wins. Default 0.
+    pub truncated_negatives: f64,
     /// Share of the prompts whose pairs are held out for accuracy and calibration. Default 0.2.
     pub holdout_fraction: f64,
     /// Optimizer steps between checkpoints. Default 10.
@@ -37,9 +53,12 @@ impl Default for RewardConfig {
             data: Vec::new(),
             epochs: 2,
             batch_size: 16,
+            batch_by: BatchBy::Pairs,
             micro_batch_size: 4,
             soft_labels: true,
+            label_smoothing: 0.0,
             center_rewards_coefficient: 0.01,
+            truncated_negatives: 0.0,
             holdout_fraction: 0.2,
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(1e-5),

@@ -1,8 +1,9 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Algorithm, Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, KlPlace, LoraConfig,
-    OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage, StructuredOutput,
+    Algorithm, BatchBy, Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, KlPlace,
+    LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage,
+    StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -323,7 +324,19 @@ impl Config {
         check.at_least("reward.epochs", reward.epochs, 1);
         check_files(check, "reward.data", &reward.data);
         check_files(check, "dpo.data", &self.dpo.data);
-        check.batches("reward", reward.batch_size, reward.micro_batch_size);
+        match reward.batch_by {
+            BatchBy::Pairs => check.batches("reward", reward.batch_size, reward.micro_batch_size),
+            // A prompt has any number of pairs.
+            BatchBy::Prompts => {
+                check.at_least("reward.batch_size", reward.batch_size, 1);
+                check.at_least("reward.micro_batch_size", reward.micro_batch_size, 1);
+            }
+        }
+        if !(0.0..0.5).contains(&reward.label_smoothing) {
+            let got = reward.label_smoothing;
+            check.add("reward.label_smoothing", format!("must be at least 0 and below 0.5, got {got}"));
+        }
+        check.share("reward.truncated_negatives", reward.truncated_negatives, Ends::Both);
         check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);
         check.share("reward.holdout_fraction", reward.holdout_fraction, Ends::ZeroOnly);
         check.at_least("reward.save_steps", reward.save_steps, 1);

@@ -29,6 +29,14 @@ pub fn bradley_terry(chosen: f64, rejected: f64, p: f64, margin: f64, center: f6
     }
 }
 
+/// A label of which a share ε is taken to be flipped: p(1 − ε) + (1 − p)ε.
+///
+/// Its cross-entropy is (1 − ε) times that of p plus ε times that of 1 − p (Wang et al. 2024,
+/// <https://arxiv.org/abs/2401.06080>).
+pub fn smoothed(p: f64, epsilon: f64) -> f64 {
+    p * (1.0 - epsilon) + (1.0 - p) * epsilon
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +60,15 @@ mod tests {
             &[plain, with_margin, soft, centering],
             &[0.4951763988, 0.6954438416, 0.5935097321, 0.0095],
         );
+    }
+
+    #[test]
+    fn smoothing_mixes_the_losses_of_the_label_and_its_opposite() {
+        let loss = |p: f64| bradley_terry(1.2, 0.4, p, 0.3, 0.0).loss;
+        for p in [1.0, 0.7, 0.5, 0.0] {
+            assert_close(&[loss(smoothed(p, 0.2))], &[0.8 * loss(p) + 0.2 * loss(1.0 - p)]);
+            assert_eq!(smoothed(p, 0.0).to_bits(), p.to_bits());
+        }
     }
 
     #[test]

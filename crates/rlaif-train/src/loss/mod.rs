@@ -6,7 +6,7 @@ pub mod dpo;
 pub mod nll;
 pub mod ppo;
 
-pub use bradley_terry::{PairGradient, bradley_terry};
+pub use bradley_terry::{PairGradient, bradley_terry, smoothed};
 pub use dpo::{DpoLoss, Objective, PairLogps};
 pub use nll::nll;
 pub use ppo::{
