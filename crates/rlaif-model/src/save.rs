@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::decoder::{Decoder, transposed};
 use crate::error::{ModelError, Result};
-use crate::heads::{SCORE, ScalarHead};
+use crate::heads::{HEADS_FILE, SCORE, SCORES, ScalarHead};
 use crate::params::{Slot, host_values};
 use crate::safetensors_io::{SaveDtype, save_safetensors, save_sharded, write_atomically};
 use crate::source::ModelFiles;
@@ -29,7 +29,7 @@ pub fn save_causal_lm(
 }
 
 /// Writes a reward model as transformers' classifier of the family (`LlamaForSequenceClassification`) with one label: no output
-/// head, `score.weight` instead.
+/// head, `score.weight` instead. Of an ensemble that is the mean head, and the heads are beside it in [`HEADS_FILE`].
 ///
 /// # Errors
 /// As [`save_causal_lm`].
@@ -73,8 +73,12 @@ fn save(
     // The weights last: a folder with weights is a whole model.
     tokenizer.save(folder)?;
     write_config(folder, config, dtype)?;
+    if let Some(head) = head {
+        save_heads(head, folder, dtype)?;
+    }
+    let mean = head.map(ScalarHead::mean_head);
     let stored = merged.stored_tensors();
-    save_safetensors(&folder.join("model.safetensors"), &tensors, dtype, |name| match (name, head) {
+    save_safetensors(&folder.join("model.safetensors"), &tensors, dtype, |name| match (name, &mean) {
         (SCORE, Some(head)) => Ok(head.values()),
         _ => {
             let found = stored.iter().find(|(n, _, _)| n == name);
@@ -113,6 +117,22 @@ fn write_config(folder: &Path, mut config: Value, dtype: SaveDtype) -> Result<()
     let path = folder.join("config.json");
     let text = format!("{config:#}\n");
     write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(ModelError::write(&path)))
+}
+
+/// Writes an ensemble's heads; of a single one, takes away what an ensemble left there.
+fn save_heads(head: &ScalarHead, folder: &Path, dtype: SaveDtype) -> Result<()> {
+    let path = folder.join(HEADS_FILE);
+    let heads = head.each();
+    if let [_] = heads.as_slice() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ModelError::write(&path)(error))
+            }
+            _ => Ok(()),
+        };
+    }
+    let shape = vec![heads.len(), heads[0].len()];
+    save_safetensors(&path, &[(SCORES.to_string(), shape)], dtype, |_| Ok(heads.concat()))
 }
 
 impl Decoder {

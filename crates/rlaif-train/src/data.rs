@@ -56,7 +56,7 @@ pub struct PromptIds {
 }
 
 /// What a model says about one held-out pair.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct HoldoutPair {
     /// The prompt's id: intervals resample prompts, not pairs.
     pub prompt_id: String,
@@ -64,6 +64,16 @@ pub struct HoldoutPair {
     pub p: f64,
     /// The model's reward of the chosen response minus that of the rejected one.
     pub margin: f64,
+    /// The label's margin, [`PreferenceExample::margin`].
+    pub label_margin: f64,
+    /// Standard deviation of the margin over the heads of the model; `None` of a single head.
+    pub uncertainty: Option<f64>,
+    /// Tokens of the chosen response.
+    pub chosen_tokens: usize,
+    /// Tokens of the rejected response.
+    pub rejected_tokens: usize,
+    /// Who labelled it.
+    pub source: String,
 }
 
 impl HoldoutPair {
@@ -171,6 +181,26 @@ pub(crate) fn check_preferences(
         }
     }
     Ok(())
+}
+
+/// The heads that learn from a pair: half of them, rounded up, drawn by seed from the pair's tokens, so that neither the order nor the
+/// number of pairs moves it. Over all pairs each head has a half of its own (Osband et al. 2016, section 5,
+/// <https://arxiv.org/abs/1602.04621>), and no pair is lost.
+pub(crate) fn learning_heads(pair: &PreferenceExample, heads: usize, run_seed: u64) -> Vec<usize> {
+    if heads == 1 {
+        return vec![0];
+    }
+    let mut hasher = blake3::Hasher::new();
+    for ids in [&pair.prompt_ids, &pair.chosen_ids, &pair.rejected_ids] {
+        hasher.update(&(ids.len() as u64).to_le_bytes());
+        hasher.update(bytemuck::cast_slice(ids));
+    }
+    let index =
+        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"));
+    let mut order: Vec<usize> = (0..heads).collect();
+    order.shuffle(&mut seed::stream(run_seed, "reward/heads", index));
+    order.truncate(heads.div_ceil(2));
+    order
 }
 
 /// Why a prompt and response cannot go through the model.
@@ -333,5 +363,23 @@ mod tests {
         assert_eq!(cut, truncated_negatives(&examples, 0.5, 7));
         assert_ne!(cut, truncated_negatives(&examples, 0.5, 8), "the seed decides");
         assert!(truncated_negatives(&examples, 0.0, 7).is_empty());
+    }
+
+    #[test]
+    fn each_head_has_its_own_half_of_the_pairs() {
+        let pairs: Vec<_> =
+            (0..400).map(|i| PreferenceExample { rejected_ids: vec![i, 3], ..example(0) }).collect();
+        for (heads, a_pair) in [(2, 1), (4, 2), (5, 3)] {
+            let all: Vec<Vec<usize>> = pairs.iter().map(|pair| learning_heads(pair, heads, 7)).collect();
+            assert!(all.iter().all(|some| some.len() == a_pair));
+            for head in 0..heads {
+                let share = all.iter().filter(|some| some.contains(&head)).count() as f64 / 400.0;
+                assert!((share - a_pair as f64 / heads as f64).abs() < 0.1, "head {head}: {share}");
+            }
+            assert_eq!(all[9], learning_heads(&pairs[9], heads, 7));
+        }
+        let of = |seed| pairs.iter().map(|pair| learning_heads(pair, 4, seed)).collect::<Vec<_>>();
+        assert_ne!(of(7), of(8), "the seed decides");
+        assert_eq!(learning_heads(&pairs[0], 1, 7), [0]);
     }
 }

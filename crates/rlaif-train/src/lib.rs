@@ -53,5 +53,7 @@ pub use hooks::{Hooks, Outcome, Silent};
 pub use online::{PpoReport, TrainedPpo, Tuning, train_ppo};
 pub use ppo_trainer::PpoTrainer;
 pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_reward};
-pub use score::{RewardFn, Scorer, load_reward_model, sequence_logprobs, sequence_logps};
+pub use score::{
+    RewardFn, Scored, Scorer, load_reward_heads, load_reward_model, sequence_logprobs, sequence_logps,
+};
 pub use sft_trainer::{HoldoutRow, SftReport, SftTrainer, TrainedSft, train_sft};

@@ -3,6 +3,8 @@
 //! Differs from Ouyang et al. 2022 (<https://arxiv.org/abs/2203.02155>) and from TRL's `RewardTrainer` in:
 //! * labels are soft by default: p is the judges' probability, not a vote;
 //! * rewards are centered by default (coefficient 0.01, which TRL advises and leaves off);
+//! * several heads may share the trunk; TRL trains one, and ensembles are usually of whole models (Coste et al. 2023,
+//!   <https://arxiv.org/abs/2310.02743>);
 //! * chosen and rejected share their prompt in the packed batch, and the pairs of a prompt stand together in an epoch, so that a
 //!   response that meets several others is computed once;
 //! * the learning rate does not start at 0 (see [`schedule`](crate::schedule)).
@@ -17,8 +19,8 @@ use rlaif_model::{Adapter, Decoder, ScalarHead};
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
-    HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, distinct, prompts_of_step,
-    split_by_prompt, truncated_negatives,
+    HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, distinct, learning_heads,
+    prompts_of_step, split_by_prompt, truncated_negatives,
 };
 use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
@@ -26,7 +28,7 @@ use crate::learner::{Learner, to_f64};
 use crate::loss::{bradley_terry, sigmoid, smoothed};
 use crate::packing::{Item, Packed};
 use crate::schedule::learning_rate;
-use crate::score::Scorer;
+use crate::score::{Scored, Scorer};
 
 /// Bins of the calibration error; quickstart-sized held-out sets have a few pairs a bin.
 const ECE_BINS: usize = 10;
@@ -39,7 +41,7 @@ const EVAL_TOKENS: usize = 2048;
 pub struct TrainedReward {
     /// The trunk, adapters merged.
     pub decoder: Decoder,
-    /// The scalar head.
+    /// The scalar head, or heads.
     pub head: ScalarHead,
     /// The adapters by themselves, if it trained any.
     pub adapter: Option<Adapter>,
@@ -93,6 +95,7 @@ pub struct RewardTrainer {
     /// The model and its optimizer.
     pub learner: Learner,
     config: RewardConfig,
+    run_seed: u64,
 }
 
 impl RewardTrainer {
@@ -103,10 +106,12 @@ impl RewardTrainer {
     pub fn new(decoder: Decoder, head: ScalarHead, config: &RewardConfig, run_seed: u64) -> Result<Self> {
         let lora_seed = seed::derive(run_seed, "reward/lora", 0);
         let learner = Learner::new(decoder, Some(head), &config.optim, config.lora.as_ref(), lora_seed)?;
-        Ok(Self { learner, config: config.clone() })
+        Ok(Self { learner, config: config.clone(), run_seed })
     }
 
     /// One optimizer step on `pairs`, in micro-batches. `step` counts from 1.
+    ///
+    /// The loss of a pair is the mean over the heads that learn from it; metrics are of the mean over all heads.
     ///
     /// # Errors
     /// If the loss or the gradient is not finite; the weights are then unchanged.
@@ -117,33 +122,38 @@ impl RewardTrainer {
         step: u64,
     ) -> Result<RewardStep> {
         let (weights, total) = self.weights(pairs);
-        let count = pairs.len() as f64;
+        let (count, heads) = (pairs.len() as f64, self.head().count());
         let (mut loss, mut right, mut margin, mut tokens) = (0.0, 0.0, 0.0, 0);
         let mut rewards = Vec::with_capacity(2 * pairs.len());
         let micro_batch_size = self.config.micro_batch_size.max(1);
         for (micro, weights) in pairs.chunks(micro_batch_size).zip(weights.chunks(micro_batch_size)) {
             let packed = Packed::new(&items_of(micro));
             let hidden = self.learner.hidden(&packed.batch); // [N, H]
-            let head = self.learner.head.as_ref().expect("a reward model has a head");
-            let scores = head.forward(&hidden, &packed.last_indices()); // [R]
+            let scores = self.head().forward(&hidden, &packed.last_indices()); // [R · K]
             let score = to_f64(&scores);
             let mut gradient = vec![0.0; score.len()];
             for ((pair, weight), places) in micro.iter().zip(weights).zip(packed.of_item.chunks(2)) {
-                let (chosen, rejected) = (places[0], places[1]);
+                let (chosen, rejected) = (places[0] * heads, places[1] * heads);
                 let p = smoothed(label(pair.p, self.config.soft_labels), self.config.label_smoothing);
-                let at = bradley_terry(
-                    score[chosen],
-                    score[rejected],
-                    p,
-                    pair.margin,
-                    self.config.center_rewards_coefficient,
-                );
-                loss += at.loss * weight / total;
-                gradient[chosen] += at.chosen * weight / total;
-                gradient[rejected] += at.rejected * weight / total;
-                margin += (score[chosen] - score[rejected]) / count;
-                right += f64::from(score[chosen] > score[rejected]) / count;
-                rewards.extend([score[chosen], score[rejected]]);
+                let learning = learning_heads(pair, heads, self.run_seed);
+                for &head in &learning {
+                    let at = bradley_terry(
+                        score[chosen + head],
+                        score[rejected + head],
+                        p,
+                        pair.margin,
+                        self.config.center_rewards_coefficient,
+                    );
+                    let part = |x: f64| x * weight / total / learning.len() as f64;
+                    loss += part(at.loss);
+                    gradient[chosen + head] += part(at.chosen);
+                    gradient[rejected + head] += part(at.rejected);
+                }
+                let [chosen, rejected] =
+                    [chosen, rejected].map(|first| Scored::of(&score[first..first + heads]).reward);
+                margin += (chosen - rejected) / count;
+                right += f64::from(chosen > rejected) / count;
+                rewards.extend([chosen, rejected]);
             }
             finite("the loss", loss, step)?;
             self.learner.backward(&scores, &gradient);
@@ -184,10 +194,20 @@ impl RewardTrainer {
     /// # Errors
     /// If a pair cannot go through the model.
     pub fn evaluate(&self, pairs: &[&PreferenceExample]) -> Result<(Vec<HoldoutPair>, f64)> {
-        let head = self.learner.head.as_ref().expect("a reward model has a head");
-        let rewards = Scorer::new(&self.learner.decoder, head, EVAL_TOKENS).rewards(&items_of(pairs))?;
+        let by_head =
+            Scorer::new(&self.learner.decoder, self.head(), EVAL_TOKENS).by_head(&items_of(pairs))?;
+        let rewards: Vec<f64> = by_head.iter().map(|heads| Scored::of(heads).reward).collect();
         let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
-        Ok((margins(pairs, &rewards), mean))
+        let mut held_out = margins(pairs, &rewards);
+        for (pair, heads) in held_out.iter_mut().zip(by_head.chunks(2)) {
+            let margins: Vec<f64> = heads[0].iter().zip(&heads[1]).map(|(c, r)| c - r).collect();
+            pair.uncertainty = Scored::of(&margins).uncertainty;
+        }
+        Ok((held_out, mean))
+    }
+
+    fn head(&self) -> &ScalarHead {
+        self.learner.head.as_ref().expect("a reward model has a head")
     }
 }
 
@@ -334,6 +354,11 @@ pub(crate) fn margins(pairs: &[&PreferenceExample], rewards: &[f64]) -> Vec<Hold
             prompt_id: pair.prompt_id.clone(),
             p: pair.p,
             margin: rewards[0] - rewards[1],
+            label_margin: pair.margin,
+            uncertainty: None,
+            chosen_tokens: pair.chosen_ids.len(),
+            rejected_tokens: pair.rejected_ids.len(),
+            source: pair.source.clone(),
         })
         .collect()
 }

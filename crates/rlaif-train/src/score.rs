@@ -25,6 +25,25 @@ impl<F: FnMut(&[u32], &[u32]) -> f64> RewardFn for F {
     }
 }
 
+/// What a reward model says of a response.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The reward: of several heads, their mean.
+    pub reward: f64,
+    /// Standard deviation (n − 1) over the heads; `None` of a single head.
+    pub uncertainty: Option<f64>,
+}
+
+impl Scored {
+    /// From what each head says, at least one.
+    pub fn of(heads: &[f64]) -> Self {
+        let count = heads.len() as f64;
+        let reward = heads.iter().sum::<f64>() / count;
+        let squares: f64 = heads.iter().map(|score| (score - reward).powi(2)).sum();
+        Self { reward, uncertainty: (heads.len() > 1).then(|| (squares / (count - 1.0)).sqrt()) }
+    }
+}
+
 /// A reward model that scores responses, batch by batch.
 #[derive(Debug, Clone)]
 pub struct Scorer {
@@ -44,13 +63,23 @@ impl Scorer {
     /// # Errors
     /// If an item is empty, too long, or outside the vocabulary.
     pub fn rewards(&self, items: &[Item<'_>]) -> Result<Vec<f64>> {
+        Ok(self.by_head(items)?.iter().map(|heads| Scored::of(heads).reward).collect())
+    }
+
+    /// What each head says of each item, in order.
+    ///
+    /// # Errors
+    /// As [`rewards`](Self::rewards).
+    pub fn by_head(&self, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>> {
         check_items(&self.decoder, items)?;
+        let count = self.head.count();
         let mut rewards = Vec::with_capacity(items.len());
         for group in by_token_budget(items, self.max_tokens) {
             let packed = Packed::new(&items[group]);
             let hidden = self.decoder.hidden(&packed.batch);
             let scores = to_host(self.head.forward(&hidden, &packed.last_indices()));
-            rewards.extend(packed.of_item.iter().map(|&place| f64::from(scores[place])));
+            let of = |place: usize| scores[place * count..][..count].iter().map(|&s| f64::from(s)).collect();
+            rewards.extend(packed.of_item.iter().map(|&place| of(place)));
         }
         Ok(rewards)
     }
@@ -97,7 +126,8 @@ pub fn sequence_logps(decoder: &Decoder, items: &[Item<'_>], max_tokens: usize) 
     Ok(logprobs.iter().map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum()).collect())
 }
 
-/// Loads a reward model, or a critic, from a folder that [`rlaif_model::save_reward_model`] or transformers wrote.
+/// Loads a reward model, or a critic, from a folder that [`rlaif_model::save_reward_model`] or transformers wrote. Of several heads
+/// it is their mean, one head.
 ///
 /// # Errors
 /// If the folder is not a model, or has no `score.weight`: it is then a policy, not a reward model.
@@ -105,6 +135,18 @@ pub fn load_reward_model(dir: &Path, device: &Device) -> Result<(Decoder, Scalar
     let files = ModelFiles::open_folder(dir)?;
     let decoder = Decoder::load(&files.config, &*files.weights, device)?;
     let head = ScalarHead::load(&*files.weights, device)?
+        .ok_or_else(|| ModelError::MissingTensor { name: "score.weight".to_string() })?;
+    Ok((decoder, head))
+}
+
+/// Loads a reward model with all its heads; otherwise as [`load_reward_model`].
+///
+/// # Errors
+/// As [`load_reward_model`], or if the heads do not fit the model.
+pub fn load_reward_heads(dir: &Path, device: &Device) -> Result<(Decoder, ScalarHead)> {
+    let files = ModelFiles::open_folder(dir)?;
+    let decoder = Decoder::load(&files.config, &*files.weights, device)?;
+    let head = ScalarHead::load_all(dir, &*files.weights, files.config.hidden_size, device)?
         .ok_or_else(|| ModelError::MissingTensor { name: "score.weight".to_string() })?;
     Ok((decoder, head))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{Recorder, bits, llama, preferences, sampling, some_head};
+use common::{Recorder, bits, llama, preferences, sampling, some_head, three_heads};
 use rlaif_core::config::{
     Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind,
     PpoConfig, RewardConfig, SftConfig, WatchConfig,
@@ -56,7 +56,8 @@ fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
 
 fn reward(config: RewardConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
     let config = RewardConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
-    let outcome = train_reward(llama(), some_head(), &preferences(), &config, 5, dir, hooks).unwrap();
+    let head = if config.heads == 3 { three_heads() } else { some_head() };
+    let outcome = train_reward(llama(), head, &preferences(), &config, 5, dir, hooks).unwrap();
     outcome.finished().map(|trained| {
         let mut all = bits(&trained.decoder);
         all.insert("score".into(), trained.head.values().into_iter().map(f32::to_bits).collect());
@@ -161,6 +162,12 @@ fn reward_by_prompts_with_truncated_negatives_resumes_exactly() {
         epochs: 5,
         ..RewardConfig::default()
     };
+    straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
+}
+
+#[test]
+fn a_reward_model_of_several_heads_resumes_exactly() {
+    let config = || RewardConfig { heads: 3, ..RewardConfig::default() };
     straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
 }
 

@@ -28,6 +28,7 @@ mod preference_data;
 mod probe;
 mod progress;
 mod report;
+mod resistance;
 mod revisions;
 mod rewards;
 mod robustness;

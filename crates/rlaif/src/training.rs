@@ -214,12 +214,20 @@ fn truncate(path: &Path, step: u64) -> std::io::Result<BTreeSet<(u64, Vec<String
 /// "ranks 83 % of 40 held-out pairs as labelled (95 % 71 to 92)".
 pub fn share_text(verb: &str, share: Option<&Estimate>) -> String {
     let Some(share) = share else { return "no pairs held out".into() };
-    let interval = match share.interval() {
+    let n = share.n.unwrap_or_default();
+    format!("{verb} {:.0} % of {n} held-out pairs as labelled{}", 100.0 * share.value, interval_text(share))
+}
+
+/// "52 % (95 % 41 to 63)".
+pub fn percent_text(share: &Estimate) -> String {
+    format!("{:.0} %{}", 100.0 * share.value, interval_text(share))
+}
+
+fn interval_text(share: &Estimate) -> String {
+    match share.interval() {
         Some((low, high)) => format!(" (95 % {:.0} to {:.0})", 100.0 * low, 100.0 * high),
         None => String::new(),
-    };
-    let n = share.n.unwrap_or_default();
-    format!("{verb} {:.0} % of {n} held-out pairs as labelled{interval}", 100.0 * share.value)
+    }
 }
 
 #[cfg(test)]

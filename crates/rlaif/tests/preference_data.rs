@@ -53,6 +53,28 @@ fn a_file_is_trained_on_beside_the_runs_own_preferences() {
     assert_eq!(manifest(&lab)["stages"]["reward"]["numbers"]["train_pairs"], own + 16);
 }
 
+/// Heads beside a model that transformers loads, scores with their spread, and what came of the tricks.
+#[test]
+fn several_heads_score_with_their_uncertainty() {
+    let lab = Lab::new();
+    lab.write("prefs.jsonl", &rows());
+    let config = ["rlaif.toml", "--set", "run.stages=reward,report", "--set", "reward.data=prefs.jsonl"];
+    lab.done(
+        &[&["run"][..], &config, &["--set", "reward.heads=3", "--set", "reward.optim.learning_rate=1e-3"]]
+            .concat(),
+    );
+    let numbers = manifest(&lab)["stages"]["reward"]["numbers"].clone();
+    assert_eq!(numbers["longer_wins"]["value"], 1.0, "every chosen response is the longer one: {numbers}");
+    let tricks: Vec<&str> =
+        numbers["resistance"].as_array().unwrap().iter().map(|r| r["response"].as_str().unwrap()).collect();
+    assert_eq!(tricks, ["constant", "repeated", "empty"]);
+    assert!(lab.run_folder().join("models/reward/heads.safetensors").is_file());
+    let question = "{\"prompt\": \"Ask 1\", \"response\": \"Yes\"}\n";
+    let output = lab.rlaif(&["score", "runs/tiny/models/reward"]).write_stdin(question).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(answer["reward"].is_number() && answer["uncertainty"].as_f64().unwrap() > 0.0, "{answer}");
+}
+
 #[test]
 fn bad_rows_are_refused_by_line_before_anything_is_computed() {
     let lab = Lab::new();

@@ -37,6 +37,9 @@ pub struct RewardConfig {
     pub center_rewards_coefficient: f64,
     /// Share of the pairs whose chosen response, cut off at a random token, becomes one more pair that the whole one wins. Default 0.
     pub truncated_negatives: f64,
+    /// Scalar heads on the one trunk, each of which learns from a half of the pairs of its own: the reward is their mean, the
+    /// uncertainty their standard deviation. Default 1.
+    pub heads: usize,
     /// Share of the prompts whose pairs are held out for accuracy and calibration. Default 0.2.
     pub holdout_fraction: f64,
     /// Optimizer steps between checkpoints. Default 10.
@@ -59,6 +62,7 @@ impl Default for RewardConfig {
             label_smoothing: 0.0,
             center_rewards_coefficient: 0.01,
             truncated_negatives: 0.0,
+            heads: 1,
             holdout_fraction: 0.2,
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(1e-5),

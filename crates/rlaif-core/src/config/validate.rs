@@ -24,6 +24,9 @@ impl Display for Problem {
     }
 }
 
+/// Heads of a reward model: more tell nothing new, since they read the same trunk.
+const MOST_HEADS: usize = 64;
+
 /// Devices that a build may have.
 const DEVICES: [&str; 7] = ["auto", "cpu", "wgpu", "vulkan", "metal", "rocm", "cuda"];
 
@@ -335,6 +338,9 @@ impl Config {
         if !(0.0..0.5).contains(&reward.label_smoothing) {
             let got = reward.label_smoothing;
             check.add("reward.label_smoothing", format!("must be at least 0 and below 0.5, got {got}"));
+        }
+        if !(1..=MOST_HEADS).contains(&reward.heads) {
+            check.add("reward.heads", format!("must be 1 to {MOST_HEADS}, got {}", reward.heads));
         }
         check.share("reward.truncated_negatives", reward.truncated_negatives, Ends::Both);
         check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);

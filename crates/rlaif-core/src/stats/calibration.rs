@@ -69,6 +69,43 @@ pub fn symmetric(predictions: &[f64], labels: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (both(predictions), both(labels))
 }
 
+/// The temperature T that makes σ(margin / T) fit the labels best: the minimum of the NLL, which is convex in a = 1/T (Guo et al. 2017,
+/// section 4.2, <https://arxiv.org/abs/1706.04599>, with one scalar).
+///
+/// d NLL / da = mean((σ(a·margin) − label) · margin) rises with a; its root is bracketed by doubling and bisected to the last bits.
+///
+/// `None` where there is no finite one: nothing to fit, margins that say no more than chance (T → ∞), or margins that are never
+/// wrong about certain labels (T → 0).
+pub fn temperature(margins: &[f64], labels: &[f64]) -> Option<f64> {
+    const LARGEST: f64 = 1e6; // of a: beyond it a margin of 1e-4 is a certainty
+    check(labels, labels)?;
+    if margins.len() != labels.len() || margins.iter().any(|margin| !margin.is_finite()) {
+        return None;
+    }
+    let fits = |(m, y): (&f64, &f64)| *m == 0.0 || (*m > 0.0 && *y == 1.0) || (*m < 0.0 && *y == 0.0);
+    if margins.iter().zip(labels).all(fits) {
+        return None;
+    }
+    let slope = |a: f64| -> f64 {
+        margins.iter().zip(labels).map(|(m, y)| (1.0 / (1.0 + (-a * m).exp()) - y) * m).sum()
+    };
+    if slope(0.0) >= 0.0 {
+        return None;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    while slope(high) < 0.0 {
+        (low, high) = (high, 2.0 * high);
+        if high > LARGEST {
+            return None;
+        }
+    }
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if slope(middle) < 0.0 { low = middle } else { high = middle }
+    }
+    Some(2.0 / (low + high))
+}
+
 fn check(predictions: &[f64], labels: &[f64]) -> Option<()> {
     let inside = |values: &[f64]| values.iter().all(|value| (0.0..=1.0).contains(value));
     let fits =
@@ -110,6 +147,31 @@ mod tests {
         let error = ece(&p, &y, 2).unwrap();
         assert!((error - 0.24).abs() < 1e-12, "{error}");
         assert!((brier(&p, &y).unwrap() - brier(&[0.99; 4], &[1.0, 1.0, 1.0, 0.0]).unwrap()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn temperature_is_where_the_likelihood_is_highest() {
+        // Margins twice as sure as they may be: labels are σ(margin / 2).
+        let margins: Vec<f64> = (-20..=20).map(|i| 0.3 * f64::from(i)).collect();
+        let labels: Vec<f64> = margins.iter().map(|m| 1.0 / (1.0 + (-m / 2.0).exp())).collect();
+        assert!((temperature(&margins, &labels).unwrap() - 2.0).abs() < 1e-9);
+
+        let (margins, labels) = ([2.0, -1.0, 0.5, 3.0, -0.2], [1.0, 0.0, 0.0, 1.0, 1.0]);
+        let t = temperature(&margins, &labels).unwrap();
+        let at = |t: f64| {
+            let p: Vec<f64> = margins.iter().map(|m| 1.0 / (1.0 + (-m / t).exp())).collect();
+            nll(&p, &labels).unwrap()
+        };
+        assert!(at(t) < at(t * 1.001) && at(t) < at(t / 1.001), "{t}");
+    }
+
+    #[test]
+    fn a_temperature_that_would_be_none_is_none() {
+        assert_eq!(temperature(&[], &[]), None);
+        assert_eq!(temperature(&[1.0, 2.0], &[1.0, 1.0]), None, "never wrong");
+        assert_eq!(temperature(&[-1.0, -2.0], &[1.0, 1.0]), None, "never right");
+        assert_eq!(temperature(&[0.0, 0.0], &[1.0, 0.0]), None, "no opinion");
+        assert_eq!(temperature(&[f64::NAN], &[1.0]), None);
     }
 
     #[test]

@@ -150,6 +150,11 @@ pub fn preferences() -> Vec<PreferenceExample> {
         .collect()
 }
 
+/// Three small heads that differ.
+pub fn three_heads() -> ScalarHead {
+    ScalarHead::ensemble(48, 0.1, &[1, 2, 3], &open_device("cpu").unwrap())
+}
+
 /// Keeps metrics, and stops after a number of rows.
 #[derive(Default)]
 pub struct Recorder {

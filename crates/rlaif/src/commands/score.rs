@@ -7,7 +7,7 @@ use crate::local_judge::TOKENS_A_BATCH;
 use anyhow::{Context, Result};
 use rlaif_core::records::PromptText;
 use rlaif_model::ModelFiles;
-use rlaif_train::{Scorer, load_reward_model};
+use rlaif_train::{Scored, Scorer, load_reward_heads};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::Path;
@@ -18,7 +18,7 @@ struct Question {
     response: String,
 }
 
-/// Reads JSONL `{"prompt", "response"}`, writes `{"reward"}`. The response is scored as one that ends its turn.
+/// Reads JSONL `{"prompt", "response"}`, writes `{"reward"}`, and with several heads `uncertainty`. The response is scored as one that ends its turn.
 pub fn run(args: &ModelArgs) -> Result<u8> {
     let device = rlaif_model::open_device(&args.device)?;
     let files =
@@ -28,7 +28,7 @@ pub fn run(args: &ModelArgs) -> Result<u8> {
             .hint("Give the `models/reward` folder of a run")
             .into());
     }
-    let (trunk, head) = load_reward_model(Path::new(&args.model), &device)
+    let (trunk, head) = load_reward_heads(Path::new(&args.model), &device)
         .with_context(|| format!("loading the reward model `{}`", args.model))?;
     let scorer = Scorer::new(&trunk, &head, TOKENS_A_BATCH);
     let end = files.tokenizer.eos_ids().first().copied();
@@ -36,8 +36,11 @@ pub fn run(args: &ModelArgs) -> Result<u8> {
         let prompt = files.tokenizer.encode_chat(&question.prompt.messages(), true)?;
         let mut response = files.tokenizer.encode(&question.response)?;
         response.extend(end);
-        let rewards = scorer.rewards(&[(&prompt, &response)])?;
-        Ok(json!({ "reward": rewards[0] }))
+        let scored = Scored::of(&scorer.by_head(&[(&prompt, &response)])?[0]);
+        Ok(match scored.uncertainty {
+            None => json!({ "reward": scored.reward }),
+            Some(uncertainty) => json!({ "reward": scored.reward, "uncertainty": uncertainty }),
+        })
     })?;
     Ok(if failed > 0 { FAILED } else { DONE })
 }

@@ -271,6 +271,40 @@ pub struct RewardSummary {
     pub brier: Option<f64>,
     /// Reliability diagram.
     pub bins: Vec<Bin>,
+    /// Pairs of a chosen response and its own beginning that were trained on too.
+    pub truncated_pairs: u64,
+    /// T of σ(margin / T) that fits the held-out labels best; above 1 the model is too sure of itself.
+    pub temperature: Option<f64>,
+    /// Expected calibration error where each half of the prompts is divided by the T of the other half.
+    pub ece_calibrated: Option<f64>,
+    /// Share of the same pairs in which the longer response is the preferred one, ties half: what a model must beat.
+    pub longer_wins: Option<Estimate>,
+    /// Accuracy on parts of the held-out pairs.
+    pub parts: Vec<Part>,
+    /// How often responses that answer nothing beat the preferred one.
+    pub resistance: Vec<Resistance>,
+}
+
+/// Accuracy on a part of the held-out pairs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// What the pairs are told apart by: `label`, `margin`, `length`, `source`, `heads`.
+    pub by: String,
+    /// Which they are, such as `chosen longer`.
+    pub name: String,
+    /// Share ranked as labelled.
+    pub accuracy: Estimate,
+}
+
+/// How often a response that answers nothing beats the preferred one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resistance {
+    /// `constant`, `repeated` or `empty`.
+    pub response: String,
+    /// Share of held-out prompts in which it scores higher, with a Wilson interval.
+    pub wins: Estimate,
 }
 
 /// How PPO ended.

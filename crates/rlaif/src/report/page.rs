@@ -1,6 +1,6 @@
 //! From numbers to what the template shows: every string is ready, and every number carries where it comes from.
 
-use super::data::{Estimate, FateCount, PolicyRow, ReportData, Sample, SftSummary};
+use super::data::{Estimate, FateCount, PolicyRow, ReportData, RewardSummary, Sample, SftSummary};
 use super::format::{Unit, count, dollars, duration, number, percent, plural};
 use super::headline::{Headline, compared, headline, policy_name};
 use super::{chart, curves};
@@ -88,7 +88,17 @@ struct CurveSection {
     title: &'static str,
     facts: Vec<Fact>,
     figures: Vec<Figure>,
+    rows: Vec<PartLine>,
     ran: bool,
+}
+
+/// A row of the table of what a reward model is right about.
+struct PartLine {
+    by: String,
+    name: String,
+    value: String,
+    interval: String,
+    n: String,
 }
 
 struct EvaluationTable {
@@ -357,6 +367,7 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         title: "Reward model",
         facts: Vec::new(),
         figures: curves::figures("reward", data)?,
+        rows: data.reward.as_ref().map(parts).unwrap_or_default(),
         ran: data.reward.is_some(),
     };
     if let Some(summary) = &data.reward {
@@ -375,7 +386,17 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         let error = |label, value: Option<f64>, note: &str| {
             value.map(|v| Fact::new(label, number(v), note.into(), "stages.reward.numbers, manifest.json"))
         };
-        reward.facts.extend(error("Expected calibration error", summary.ece, "0 is perfect"));
+        reward.facts.extend(held_out(
+            "The longer one is preferred",
+            summary.longer_wins,
+            Unit::Share,
+            "stages.reward.numbers, manifest.json",
+        ));
+        let calibrated = match (summary.temperature, summary.ece_calibrated) {
+            (Some(t), Some(ece)) => format!("0 is perfect; {} at temperature {}", number(ece), number(t)),
+            _ => "0 is perfect".into(),
+        };
+        reward.facts.extend(error("Expected calibration error", summary.ece, &calibrated));
         reward.facts.extend(error("Brier score", summary.brier, "0 is perfect, 0.25 is a coin"));
         if !summary.bins.is_empty() {
             reward.figures.push(Figure {
@@ -394,6 +415,7 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         title: "PPO",
         facts: Vec::new(),
         figures: curves::figures("ppo", data)?,
+        rows: Vec::new(),
         ran: data.ppo.is_some(),
     };
     if let Some(summary) = &data.ppo {
@@ -422,6 +444,7 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         title: "DPO",
         facts: Vec::new(),
         figures: curves::figures("dpo", data)?,
+        rows: Vec::new(),
         ran: data.dpo.is_some(),
     };
     if let Some(summary) = &data.dpo {
@@ -458,6 +481,21 @@ fn loss_fact(summary: &SftSummary) -> Option<Fact> {
         note,
         "stages.sft.numbers, manifest.json",
     ))
+}
+
+/// Accuracy by part of the held-out pairs, then how often each trick wins.
+fn parts(summary: &RewardSummary) -> Vec<PartLine> {
+    let line = |by: &str, name: &str, share: &Estimate| PartLine {
+        by: by.into(),
+        name: name.into(),
+        value: Unit::Share.value(share),
+        interval: Unit::Share.interval(share).unwrap_or_default(),
+        n: share.n.map(count).unwrap_or_default(),
+    };
+    let parts = summary.parts.iter().map(|p| line(&format!("right, by {}", p.by), &p.name, &p.accuracy));
+    let tricks =
+        summary.resistance.iter().map(|r| line("beats the preferred response", &r.response, &r.wins));
+    parts.chain(tricks).collect()
 }
 
 fn held_out(label: &str, estimate: Option<Estimate>, unit: Unit, source: &str) -> Option<Fact> {

@@ -83,6 +83,19 @@ fn sample() -> ReportData {
                 .into_iter()
                 .map(|(predicted, observed)| Bin { n: 18, predicted, observed })
                 .collect(),
+            longer_wins: Some(Estimate::new(0.543, 0.402, 0.681, 46)),
+            temperature: Some(1.42),
+            ece_calibrated: Some(0.034),
+            parts: vec![Part {
+                by: "length".into(),
+                name: "chosen shorter".into(),
+                accuracy: Estimate::new(0.714, 0.5, 0.909, 21),
+            }],
+            resistance: vec![Resistance {
+                response: "repeated".into(),
+                wins: Estimate::new(0.083, 0.023, 0.258, 24),
+            }],
+            ..RewardSummary::default()
         }),
         ppo: Some(PpoSummary { kl_budget: Some(8.0), stopped_at_budget: false, steps: 20 }),
         dpo: Some(DpoSummary {
