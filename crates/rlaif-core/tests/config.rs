@@ -331,6 +331,25 @@ fn a_loss_of_dpo_is_checked_with_the_keys_that_it_reads() {
 }
 
 #[test]
+fn what_a_reward_model_learns_from_and_how_is_checked() {
+    let text = "[reward]\ndata = ['a.jsonl', 'b.jsonl']\nbatch_by = 'prompts'\nbatch_size = 2\nmicro_batch_size = 8\nheads = 4\nlabel_smoothing = 0.1\ntruncated_negatives = 1";
+    let reward = load(text).unwrap();
+    assert_eq!(load(&reward.to_toml()).unwrap().config, reward.config);
+    let text = "[reward]\ndata = ['a.jsonl', '', 'a.jsonl']\nbatch_size = 2\nmicro_batch_size = 8\nheads = 0\nlabel_smoothing = 0.5\ntruncated_negatives = 1.5\n[dpo]\ndata = ['']";
+    assert_snapshot!(error(text), @r#"
+    7 problems in the config
+      `reward.data[1]` must not be empty (line 2)
+      `reward.data[2]` names `a.jsonl` again: its pairs would count twice (line 2)
+      `reward.micro_batch_size` must be at most `reward.batch_size` = 2, got 8 (line 4)
+      `reward.heads` must be 1 to 64, got 0 (line 5)
+      `reward.label_smoothing` must be at least 0 and below 0.5, got 0.5 (line 6)
+      `reward.truncated_negatives` must be between 0 and 1, got 1.5 (line 7)
+      `dpo.data[0]` must not be empty (line 9)
+    "#);
+    assert_snapshot!(error("[reward]\nbatch_by = 'tokens'"), @r#"`reward.batch_by` must be one of `pairs`, `prompts`, got "tokens" (line 2)"#);
+}
+
+#[test]
 fn system_prompts_of_generation_are_checked() {
     let text = "[generate]\nn = 2\nsystems = ['Be kind.', ' ', 'Be curt.']\n[label]\npairs_per_prompt = 1";
     assert_snapshot!(error(text), @"
