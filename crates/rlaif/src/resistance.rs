@@ -18,6 +18,9 @@ const TIMES: usize = 3;
 /// Prompts that are tried: the interval is then at most ±6 points, and the cost bounded.
 const MOST_PROMPTS: usize = 256;
 
+/// From the preferred response, in token ids, to one that answers nothing.
+type Trick<'a> = &'a dyn Fn(&[u32]) -> Vec<u32>;
+
 /// A share above which a policy would rather learn the trick than to answer.
 const WARN_ABOVE: f64 = 0.5;
 
@@ -46,7 +49,7 @@ pub fn measure(
         [text.repeat(TIMES), end.clone()].concat()
     };
     let nothing = |_: &[u32]| end.clone();
-    let tricks: [(&str, &dyn Fn(&[u32]) -> Vec<u32>); 3] =
+    let tricks: [(&str, Trick<'_>); 3] =
         [("constant", &always), ("repeated", &repeated), ("empty", &nothing)];
     let items: Vec<Item<'_>> =
         pairs.iter().map(|pair| (pair.prompt_ids.as_slice(), pair.chosen_ids.as_slice())).collect();
