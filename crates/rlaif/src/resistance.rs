@@ -85,7 +85,7 @@ pub fn warnings(found: &[Resistance]) -> impl Iterator<Item = String> + '_ {
         let (low, high) = found.wins.interval().unwrap_or((f64::NAN, f64::NAN));
         format!(
             "{what} beats the preferred response on {:.0} % of {} held-out prompts (95 % {:.0} to {:.0}): a policy tuned against \
-             this reward model may learn it; `reward.truncated_negatives` and more varied pairs help",
+             this reward model may learn it",
             100.0 * found.wins.value,
             found.wins.n.unwrap_or_default(),
             100.0 * low,
