@@ -460,6 +460,7 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
             title: "Fine-tuning",
             facts: Vec::new(),
             figures: curves::figures("sft", data)?,
+            rows: Vec::new(),
             ran: data.sft.is_some(),
         };
         sft.facts.extend(data.sft.as_ref().and_then(loss_fact));

@@ -128,12 +128,12 @@ pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFile
     Ok(prompts)
 }
 
-/// Whether a stage of the run asks anything: training on files of preferences does not.
+/// Whether a stage of the run asks anything: training on files does not.
 fn needs_prompts(config: &Config) -> bool {
-    config.run.stages.iter().any(|&stage| match stage {
+    config.stages().into_iter().any(|stage| match stage {
         Stage::Reward | Stage::Dpo => preference_data::reads_labels(config, stage),
-        Stage::Report => false,
-        Stage::Generate | Stage::Label | Stage::Ppo | Stage::Evaluate => true,
+        Stage::Sft | Stage::Report => false,
+        Stage::Revise | Stage::Generate | Stage::Label | Stage::Ppo | Stage::Evaluate => true,
     })
 }
 
