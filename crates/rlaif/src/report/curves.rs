@@ -42,7 +42,7 @@ const REWARD: &[Panel] = &[
 ];
 
 const PPO: &[Panel] = &[
-    panel("Reward-model score", &[metrics::OBJECTIVE_SCORES], Reference::None),
+    panel("Score of a rollout", &[metrics::OBJECTIVE_SCORES], Reference::None),
     panel("KL to the reference, nats a response", &[metrics::OBJECTIVE_KL], Reference::KlBudget),
     panel("Reward with the KL penalty", &[metrics::OBJECTIVE_RLHF_REWARD], Reference::None),
     panel("Policy loss", &[metrics::LOSS_POLICY_AVG], Reference::Zero),
