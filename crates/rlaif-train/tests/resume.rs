@@ -238,7 +238,7 @@ fn dropout_changes_what_is_learnt() {
 #[test]
 fn every_online_algorithm_resumes_exactly_with_and_without_a_watch() {
     for algorithm in Algorithm::ALL {
-        let watch = algorithm.compares().then(|| WatchConfig { window: 2, max_drop: 0.5, judges: None });
+        let watch = algorithm.compares().then_some(WatchConfig { window: 2, max_drop: 0.5, judges: None });
         let config = || PpoConfig { algorithm, watch: watch.clone(), ..PpoConfig::default() };
         straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
     }
