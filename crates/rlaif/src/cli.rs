@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole pipeline; finished stages are skipped, an interrupted one goes on where it was
     Run(RunArgs),
+    /// Run it again and again, each round from what the last one tuned, and report how far the policy drifts
+    Iterate(IterateArgs),
     /// Let the baseline answer, criticise and revise its own answers
     Revise(ConfigArgs),
     /// Fine-tune the baseline on demonstrations; what comes of it is the baseline of every other stage
@@ -77,6 +79,19 @@ pub struct ConfigArgs {
     pub set: Vec<String>,
 }
 
+impl ConfigArgs {
+    /// As a shell reads them.
+    pub fn as_typed(&self) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        let quoted = |word: &str| match !word.is_empty() && word.chars().all(plain) {
+            true => word.to_string(),
+            false => format!("'{}'", word.replace('\'', r"'\''")),
+        };
+        let sets = self.set.iter().map(|set| format!(" --set {}", quoted(set)));
+        std::iter::once(quoted(&self.config.to_string_lossy())).chain(sets).collect()
+    }
+}
+
 /// `rlaif run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -92,6 +107,41 @@ pub struct RunArgs {
     /// Print the outcome as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// `rlaif iterate`.
+#[derive(Debug, Clone, Args)]
+pub struct IterateArgs {
+    /// The config of the first round; the overrides hold in every round
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How many rounds, the run of the config included
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000).map(|n| n as usize))]
+    pub rounds: usize,
+    /// Which tuned policy the next round starts from; default ppo where the run has it
+    #[arg(long, value_name = "STAGE")]
+    pub tuned: Option<Tuned>,
+    /// Print the drift as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A policy from which a next round can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tuned {
+    /// What was tuned against the reward model.
+    Ppo,
+    /// What was tuned on the preferences.
+    Dpo,
+}
+
+impl From<Tuned> for Stage {
+    fn from(tuned: Tuned) -> Self {
+        match tuned {
+            Tuned::Ppo => Self::Ppo,
+            Tuned::Dpo => Self::Dpo,
+        }
+    }
 }
 
 /// `rlaif report`.
@@ -334,5 +384,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_are_written_as_a_shell_reads_them() {
+        let set = vec!["run.seed=1".into(), "prompts.system=Don't".into()];
+        let args = ConfigArgs { config: "my runs/a.toml".into(), set };
+        assert_eq!(args.as_typed(), r"'my runs/a.toml' --set run.seed=1 --set 'prompts.system=Don'\''t'");
     }
 }

@@ -16,6 +16,7 @@ use rlaif_model::{Decoder, ModelFiles, Tokenizer};
 use rlaif_store::Store;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Config, run folder, store, policy and prompts.
 pub struct Context {
@@ -23,6 +24,10 @@ pub struct Context {
     pub config: Config,
     /// Its file, as the user wrote it.
     pub config_path: PathBuf,
+    /// The config file and what overrides it, as they are written behind a command.
+    pub arguments: String,
+    /// The command that goes on with what was interrupted.
+    pub resume_command: String,
     /// Locked for this process.
     pub folder: RunFolder,
     /// What ran before.
@@ -35,11 +40,16 @@ pub struct Context {
     pub policy_files: ModelFiles,
     /// BLAKE3 of these files.
     pub policy_fingerprint: String,
+    /// The files of `policy.origin`.
+    pub origin_files: Option<ModelFiles>,
+    /// BLAKE3 of these files.
+    pub origin_fingerprint: Option<String>,
     /// The prompts, split.
     pub prompts: Prompts,
     resolved: String,
     runtime: tokio::runtime::Runtime,
     policy: Option<Decoder>,
+    origin: Option<Decoder>,
 }
 
 /// Reads a config with its overrides and checks it whole.
@@ -76,16 +86,13 @@ impl Context {
     pub fn open(args: &ConfigArgs) -> Result<Self> {
         let resolved = load_config(args)?;
         let config = resolved.config.clone();
-        if config.run.threads > 0 {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(config.run.threads)
-                .build_global()
-                .context("starting the worker threads")?;
-        }
+        start_threads(config.run.threads)?;
         let device = rlaif_model::open_device(&config.run.device)?;
         let policy_files = ModelFiles::open(&config.policy.model)
             .with_context(|| format!("opening the model `{}` of `policy.model`", config.policy.model))?;
         let policy_fingerprint = policy_files.fingerprint()?;
+        let origin_files = open_origin(&config, &policy_files)?;
+        let origin_fingerprint = origin_files.as_ref().map(ModelFiles::fingerprint).transpose()?;
         let base = base_of(&args.config);
 
         let folder = RunFolder::open(&config)?;
@@ -102,6 +109,8 @@ impl Context {
         Ok(Self {
             config,
             config_path: args.config.clone(),
+            arguments: args.as_typed(),
+            resume_command: format!("rlaif run {}", args.as_typed()),
             resolved: resolved.to_toml(),
             folder,
             manifest,
@@ -109,9 +118,12 @@ impl Context {
             device,
             policy_files,
             policy_fingerprint,
+            origin_files,
+            origin_fingerprint,
             prompts,
             runtime,
             policy: None,
+            origin: None,
         })
     }
 
@@ -162,6 +174,30 @@ impl Context {
             });
         }
         self.policy.clone().context("the policy was loaded above")
+    }
+
+    /// The model of `policy.origin`, loaded the first time it is asked for; `None` where there is none.
+    ///
+    /// # Errors
+    /// If its weights cannot be read or do not fit.
+    pub fn origin(&mut self) -> Result<Option<Decoder>> {
+        if let (None, Some(files)) = (&self.origin, &self.origin_files) {
+            let loaded = Decoder::load(&files.config, files.weights.as_ref(), &self.device)
+                .context("loading the model of `policy.origin`")?;
+            self.origin = Some(loaded);
+        }
+        Ok(self.origin.clone())
+    }
+
+    /// The model of judges that are `policy`: the origin, else the baseline.
+    ///
+    /// # Errors
+    /// If its weights cannot be read or do not fit.
+    pub fn judging_policy(&mut self) -> Result<Decoder> {
+        match self.origin()? {
+            Some(origin) => Ok(origin),
+            None => self.policy(),
+        }
     }
 
     /// How [`policy`](Self::policy) is named: as in `policy.model`, or the folder of what `sft` made.
@@ -246,7 +282,7 @@ impl Context {
         let mut found = Vec::new();
         for judge in judges.iter().filter(|judge| judge.kind == JudgeKind::Local) {
             let fingerprint = match judge.model.as_str() {
-                "policy" => self.policy_fingerprint.clone(),
+                "policy" => self.origin_fingerprint.as_ref().unwrap_or(&self.policy_fingerprint).clone(),
                 spec => ModelFiles::open(spec)
                     .and_then(|files| files.fingerprint())
                     .with_context(|| format!("opening the model `{spec}` of judge `{}`", judge.name))?,
@@ -262,6 +298,32 @@ impl Context {
             say(line);
         }
     }
+}
+
+/// Starts the worker threads of `run.threads`; the first run that a process opens decides.
+fn start_threads(threads: usize) -> Result<()> {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    if threads > 0 && STARTED.get().is_none() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build_global().context("starting the worker threads")?;
+        STARTED.set(()).ok();
+    }
+    Ok(())
+}
+
+fn open_origin(config: &Config, policy: &ModelFiles) -> Result<Option<ModelFiles>> {
+    let Some(origin) = &config.policy.origin else { return Ok(None) };
+    let files = ModelFiles::open(origin)
+        .with_context(|| format!("opening the model `{origin}` of `policy.origin`"))?;
+    let (theirs, ours) = (files.tokenizer.vocab_size(), policy.tokenizer.vocab_size());
+    if theirs != ours {
+        return Err(UserError::new(format!(
+            "`policy.origin` has {theirs} tokens and `policy.model` {ours}; they cannot be compared token by token"
+        ))
+        .hint("Name the model from which `policy.model` was tuned")
+        .into());
+    }
+    Ok(Some(files))
 }
 
 /// The folder of a config file, to which its paths are relative.

@@ -12,7 +12,7 @@ use rlaif_core::records::{Pair, Prompt, Response, Split};
 use rlaif_judge::capability::probe_request;
 use rlaif_judge::template::TemplateProtocol;
 use rlaif_judge::{Asker, ChatRequest, View, orders};
-use rlaif_store::store::{BASELINE, RequestState, TRAIN_PAIRS};
+use rlaif_store::store::{BASELINE, ORIGIN, RequestState, TRAIN_PAIRS};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -190,6 +190,14 @@ fn to_evaluate(context: &Context) -> Result<Material<'_>> {
                     a: response(stage.name()),
                     b: baseline.clone(),
                 });
+                if config.policy.origin.is_some() {
+                    pairs.push(Pair {
+                        id: format!("{ORIGIN}/{}/{}/{index}", stage.name(), prompt.id),
+                        prompt_id: prompt.id.clone(),
+                        a: response(stage.name()),
+                        b: response(ORIGIN),
+                    });
+                }
             }
         }
     }

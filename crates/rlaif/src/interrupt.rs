@@ -1,12 +1,17 @@
 //! Ctrl-C: once finishes the unit in flight and says how to go on, twice leaves now.
 
 use crate::error::{INTERRUPTED, Interrupted};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+static LISTENING: OnceLock<()> = OnceLock::new();
 
-/// Listens for Ctrl-C (and SIGTERM) from now on.
+/// Listens for Ctrl-C (and SIGTERM) from now on; a process does so once, however many runs it opens.
 pub fn install() -> anyhow::Result<()> {
+    if LISTENING.get().is_some() {
+        return Ok(());
+    }
     ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             // Units are committed whole, so leaving here loses only the one in flight.
@@ -14,6 +19,7 @@ pub fn install() -> anyhow::Result<()> {
         }
         eprintln!("\nstopping after the unit in flight; press Ctrl-C again to leave now");
     })?;
+    LISTENING.set(()).ok();
     Ok(())
 }
 

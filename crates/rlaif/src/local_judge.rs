@@ -21,13 +21,14 @@ pub struct LocalJudge {
 }
 
 impl LocalJudge {
-    /// The model that a judge's section names; `policy` is the baseline, whose weights are shared.
+    /// The model that a judge's section names; `policy` is the baseline, whose weights are shared, or `policy.origin`
+    /// where that is given: what judges must not change with what is judged.
     ///
     /// # Errors
     /// If the model cannot be loaded.
     pub fn open(context: &mut Context, judge: &JudgeConfig) -> Result<Self> {
         if judge.model == "policy" {
-            return Ok(Self { decoder: context.policy()?, tokenizer: context.tokenizer().clone() });
+            return Ok(Self { decoder: context.judging_policy()?, tokenizer: context.tokenizer().clone() });
         }
         let loading = || format!("loading the model `{}` of judge `{}`", judge.model, judge.name);
         let files = ModelFiles::open(&judge.model).with_context(loading)?;

@@ -9,6 +9,7 @@
 //! | [`demonstrations`], [`revisions`] | the rows of `[sft]`; what `revise` leaves |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
+//! | [`drift`] | what rounds of `rlaif iterate` made of the policy |
 //! | [`tensorboard`] | metrics as event files |
 //! | [`report`] | `report.html` |
 
@@ -17,6 +18,7 @@ mod cli;
 mod commands;
 mod context;
 mod demonstrations;
+mod drift;
 mod error;
 mod estimate;
 mod interrupt;
@@ -69,6 +71,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     use rlaif_core::config::Stage;
     match cli.command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Iterate(args) => commands::iterate::run(&args),
         Command::Revise(args) => commands::stage::run(&args, Stage::Revise),
         Command::Sft(args) => commands::stage::run(&args, Stage::Sft),
         Command::Generate(args) => commands::stage::run(&args, Stage::Generate),

@@ -202,7 +202,7 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
             Err(error) => {
                 // The error is what the user must see; failing to note the time must not hide it.
                 context.manifest.save(&context.folder).ok();
-                return Err(error).with_context(|| stopped(&context.config_path, name));
+                return Err(error).with_context(|| stopped(&context.resume_command, name));
             }
         };
         let StageOutcome { summary, numbers, failures: failed, cost_micro_usd } = outcome;
@@ -210,7 +210,7 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
         if failed > 0 {
             say(&format!(
                 "{name}: {failed} units failed; `rlaif {name} {}` tries them again",
-                context.config_path.display()
+                context.arguments
             ));
         }
         failures += failed;
@@ -253,12 +253,11 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-fn stopped(config: &std::path::Path, stage: &str) -> String {
+fn stopped(resume_command: &str, stage: &str) -> String {
     match interrupt::requested() {
-        true => format!(
-            "stopped in `{stage}`; everything finished is kept, go on with `rlaif run {}`",
-            config.display()
-        ),
+        true => {
+            format!("stopped in `{stage}`; everything finished is kept, go on with `{resume_command}`")
+        }
         false => format!("stage `{stage}` stopped"),
     }
 }
@@ -423,6 +422,9 @@ fn recipe(
             put("generate.max_new_tokens", config.generate.max_new_tokens.into());
             input("prompts", &context.prompts.fingerprint);
             input("policy", &context.policy_fingerprint);
+            if let Some(origin) = &context.origin_fingerprint {
+                input("origin", origin);
+            }
             for (judge, fingerprint) in context.local_judge_fingerprints(judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
             }

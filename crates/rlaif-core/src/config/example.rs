@@ -15,6 +15,8 @@ pub(super) fn full_example() -> Config {
     let lora = Some(LoraConfig::default());
     config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), ppo: Some(0.5), evaluate: Some(0.5) };
     config.prompts.eval = Some("eval.jsonl".into());
+    config.policy.origin = Some(String::new());
+    config.prompts.split_seed = Some(1);
     config.prompts.limit = Some(1);
     config.prompts.system = Some(String::new());
     config.label.criteria = vec![Criterion {

@@ -12,10 +12,13 @@ pub struct PolicyConfig {
     /// Longest prompt plus response, in tokens; a prompt that leaves no room is set aside with its reason. Default 1024,
     /// or the model's own limit if that is smaller.
     pub max_length: usize,
+    /// The model that the first round of `rlaif iterate` started from, in later rounds; they set it themselves. Local judges whose
+    /// model is `policy` are this one then, and the evaluation compares with it too. It must have the policy's tokens. Default none.
+    pub origin: Option<String>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { model: "models/SmolLM2-135M-Instruct.Q4_1.gguf".into(), max_length: 1024 }
+        Self { model: "models/SmolLM2-135M-Instruct.Q4_1.gguf".into(), max_length: 1024, origin: None }
     }
 }

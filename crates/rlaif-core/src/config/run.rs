@@ -149,6 +149,8 @@ pub struct PromptsConfig {
     pub eval: Option<PathBuf>,
     /// Share of `train` held out for evaluation where `eval` is not given; the split depends on the seed only. Default 0.25.
     pub eval_fraction: f64,
+    /// Seed of that split, where runs of different seeds shall hold out the same prompts. Default: `run.seed`.
+    pub split_seed: Option<u64>,
     /// Use only the first n training prompts. Default: all.
     pub limit: Option<usize>,
     /// System prompt put before every conversation that has none. Default: what the model's own chat template does.
@@ -157,6 +159,13 @@ pub struct PromptsConfig {
 
 impl Default for PromptsConfig {
     fn default() -> Self {
-        Self { train: "prompts.jsonl".into(), eval: None, eval_fraction: 0.25, limit: None, system: None }
+        Self {
+            train: "prompts.jsonl".into(),
+            eval: None,
+            eval_fraction: 0.25,
+            split_seed: None,
+            limit: None,
+            system: None,
+        }
     }
 }

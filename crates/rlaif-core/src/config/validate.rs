@@ -109,6 +109,9 @@ impl Config {
             check.add("policy.model", "must not be empty".into());
         }
         check.at_least("policy.max_length", self.policy.max_length, 2);
+        if self.policy.origin.as_ref().is_some_and(|origin| origin.trim().is_empty()) {
+            check.add("policy.origin", "must not be empty".into());
+        }
         if self.prompts.train.as_os_str().is_empty() {
             check.add("prompts.train", "must not be empty".into());
         }
@@ -118,6 +121,9 @@ impl Config {
                 "prompts.eval_fraction",
                 "must be above 0 where `prompts.eval` is not given, got 0".into(),
             );
+        }
+        if self.prompts.split_seed.is_some() && self.prompts.eval.is_some() {
+            check.add("prompts.split_seed", "splits nothing where `prompts.eval` is given".into());
         }
         if let Some(limit) = self.prompts.limit {
             check.at_least("prompts.limit", limit, 1);

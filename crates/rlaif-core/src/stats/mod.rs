@@ -11,6 +11,7 @@
 //! | [`judge_model`] | how strongly does each judge follow quality, and the place? Bradley-Terry with judge terms |
 //! | [`calibration`] | does p mean what it says? ECE, Brier score, negative log-likelihood |
 //! | [`auc`] | does a higher score mean a better response? |
+//! | [`diversity`] | do texts repeat themselves, or each other? |
 //! | [`histogram`] | how are these values spread? |
 //!
 //! Nothing here turns missing data into a number: a statistic of nothing is `None`.
@@ -19,6 +20,7 @@ pub mod agreement;
 pub mod auc;
 pub mod calibration;
 pub mod dawid_skene;
+pub mod diversity;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

@@ -8,6 +8,8 @@ use sqlx::FromRow;
 /// The supervised baseline: its responses on training prompts make the pairs, those on held-out prompts are what tuned
 /// policies are compared with.
 pub const BASELINE: &str = "baseline";
+/// What the first of several rounds started from, where a run is a later one.
+pub const ORIGIN: &str = "origin";
 /// The policy tuned by PPO.
 pub const PPO: &str = "ppo";
 /// What the names of rollouts begin with that live judges saw; each is the `policy` of its responses, and the set of its pairs.

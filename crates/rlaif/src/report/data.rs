@@ -357,7 +357,10 @@ pub struct PolicyRow {
     pub policy: String,
     /// Share of comparisons with the baseline it won, ties half; `None` for the baseline.
     pub win_rate: Option<Estimate>,
-    /// Wins, ties and losses of these comparisons.
+    /// The same against `policy.origin`, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub win_rate_origin: Option<Estimate>,
+    /// Wins, ties and losses of the comparisons with the baseline.
     pub outcomes: Option<(u64, u64, u64)>,
     /// Mean reward by the reward model.
     pub reward: Option<Estimate>,
@@ -365,6 +368,9 @@ pub struct PolicyRow {
     pub reward_difference: Option<Estimate>,
     /// KL to the reference, nats a response.
     pub kl: Option<Estimate>,
+    /// KL to `policy.origin`, where there is one, nats a response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_origin: Option<Estimate>,
     /// Length in tokens.
     pub length: Option<Estimate>,
     /// Share of responses that end their turn.

@@ -178,6 +178,7 @@ fn evaluation() -> Evaluation {
         ended: Some(Estimate::new(0.875, 0.781, 0.948, 24)),
         sentiment: Some(Estimate::new(0.588, 0.489, 0.684, 24)),
         sentiment_difference: Some(Estimate::new(0.176, 0.061, 0.291, 24)),
+        ..PolicyRow::default()
     };
     let dpo = PolicyRow {
         policy: "dpo".into(),
@@ -190,6 +191,7 @@ fn evaluation() -> Evaluation {
         ended: Some(Estimate::new(0.844, 0.74, 0.927, 24)),
         sentiment: Some(Estimate::new(0.447, 0.338, 0.551, 24)),
         sentiment_difference: Some(Estimate::new(0.035, -0.061, 0.131, 24)),
+        ..PolicyRow::default()
     };
     let response = |policy: &str, text: &str, reward: f64| SampleResponse {
         policy: policy.into(),

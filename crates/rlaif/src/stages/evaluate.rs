@@ -3,6 +3,7 @@
 //! Every policy answers the same prompts with the same seeds. Judges see two responses and not whose they are: which one is
 //! called a is drawn at random, and order-sensitive judges see both orders. Intervals resample prompts, since the samples of one
 //! prompt are alike. Sentiment and length are measured without any model.
+//! Where `policy.origin` is given, tuned policies are compared with it in the same way.
 
 use crate::context::Context;
 use crate::interrupt;
@@ -15,14 +16,14 @@ use crate::run_folder::write_whole;
 use crate::sampling::{Sampling, sample_missing};
 use anyhow::{Context as _, Result};
 use rand::RngExt;
-use rlaif_core::config::{Aggregation, LabelConfig, Stage};
+use rlaif_core::config::{Aggregation, JudgeConfig, LabelConfig, Stage};
 use rlaif_core::records::{Fate, FinishReason, Pair, Preference, Response, Split};
 use rlaif_core::seed;
 use rlaif_core::stats::interval::{Interval, cluster_mean};
 use rlaif_core::stats::paired::paired_difference;
-use rlaif_core::stats::winrate::{Outcome, win_rate};
+use rlaif_core::stats::winrate::{Outcome, WinRate, win_rate};
 use rlaif_model::{Decoder, SamplingConfig};
-use rlaif_store::store::BASELINE;
+use rlaif_store::store::{BASELINE, ORIGIN};
 use rlaif_train::{Scorer, load_reward_model, sequence_logprobs};
 use serde_json::json;
 use std::borrow::Cow;
@@ -37,6 +38,7 @@ struct Measured {
     responses: Vec<Response>,
     reward: Option<BTreeMap<String, f64>>,
     kl: BTreeMap<String, f64>,
+    kl_origin: Option<BTreeMap<String, f64>>,
     sentiment: Option<BTreeMap<String, f64>>,
 }
 
@@ -65,26 +67,19 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         ..context.config.label.clone()
     };
     let judges = context.config.evaluation_judges().to_vec();
-    let mut preferences = BTreeMap::new();
+    let origin = match context.config.policy.origin {
+        Some(_) => Some(measure(context, ORIGIN, false)?),
+        None => None,
+    };
+    let (mut preferences, mut over_origin) = (BTreeMap::new(), BTreeMap::new());
     for policy in &measured[1..] {
-        interrupt::check("evaluate")?;
-        let mut work = Assignment {
-            pairs: comparisons(context, &measured[0], policy),
-            prompts: Cow::Owned(context.prompts.eval.iter().map(|p| (p.id.clone(), p.clone())).collect()),
-            responses: Cow::Owned(
-                measured[0]
-                    .responses
-                    .iter()
-                    .chain(&policy.responses)
-                    .map(|response| (response.id.clone(), response.clone()))
-                    .collect(),
-            ),
-            ..Assignment::empty("evaluate", &policy.policy, &judges, &label)
-        };
-        work.rule()?;
-        context.wait(context.store.put_pairs(&policy.policy, &work.pairs))?;
-        let judged = judging::judge(context, &work)?.preferences;
-        preferences.insert(policy.policy.clone(), turned(&work.pairs, judged, &policy.policy));
+        let name = &policy.policy;
+        let over = compare(context, name, &measured[0], policy, &judges, &label)?;
+        preferences.insert(name.clone(), over);
+        if let Some(origin) = &origin {
+            let set = format!("{ORIGIN}/{name}");
+            over_origin.insert(name.clone(), compare(context, &set, origin, policy, &judges, &label)?);
+        }
     }
 
     let evaluation = Evaluation {
@@ -94,7 +89,10 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         judges_made_labels: judges.iter().any(|judge| label.judges.contains(judge)),
         policies: measured
             .iter()
-            .map(|policy| row(context, &measured[0], policy, preferences.get(&policy.policy)))
+            .map(|policy| {
+                let name = &policy.policy;
+                row(context, &measured[0], policy, preferences.get(name), over_origin.get(name))
+            })
             .collect(),
         samples: samples(context, &measured, &preferences),
     };
@@ -104,8 +102,8 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     for policy in &evaluation.policies[1..] {
         say(&format!("evaluate: {}", describe(policy)));
     }
-    let failures =
-        preferences.values().flatten().filter(|(_, preference)| preference.fate == Fate::Failed).count();
+    let compared = preferences.values().chain(over_origin.values()).flatten();
+    let failures = compared.filter(|(_, preference)| preference.fate == Fate::Failed).count();
     let (spent, cost) = super::label::cost(context, Stage::Evaluate)?;
     let rates: Vec<String> = evaluation.policies[1..]
         .iter()
@@ -126,8 +124,10 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
 /// Samples a policy on the held-out prompts and measures its responses.
 fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Measured> {
     let baseline = context.policy()?;
+    let origin = context.origin()?;
     let decoder = match policy {
         BASELINE => baseline.clone(),
+        ORIGIN => origin.clone().context("it is measured only where there is one")?,
         tuned => context.tuned_policy(tuned)?,
     };
     let config = &context.config.evaluate;
@@ -163,10 +163,12 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
             Ok((prompt.as_slice(), response.token_ids.as_slice()))
         })
         .collect::<Result<_>>()?;
-    let kl = match policy {
-        BASELINE => vec![0.0; items.len()],
-        _ => {
-            kl(&decoder, &baseline, &items, if config.temperature > 0.0 { config.temperature } else { 1.0 })?
+    let temperature = if config.temperature > 0.0 { config.temperature } else { 1.0 };
+    let (kl, kl_origin) = match (policy, &origin) {
+        (BASELINE | ORIGIN, _) => (vec![0.0; items.len()], None),
+        (_, None) => (kl(&decoder, &baseline, &items, temperature)?, None),
+        (_, Some(origin)) => {
+            (kl(&decoder, &baseline, &items, temperature)?, Some(kl(&decoder, origin, &items, temperature)?))
         }
     };
     let by_id = |values: Vec<f64>| -> BTreeMap<String, f64> {
@@ -187,8 +189,8 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
         let lexicon = vader_sentimental::SentimentIntensityAnalyzer::new();
         by_id(responses.iter().map(|response| lexicon.polarity_scores(&response.text).compound).collect())
     });
-    let kl = by_id(kl);
-    Ok(Measured { policy: policy.into(), reward, kl, sentiment, responses })
+    let (kl, kl_origin) = (by_id(kl), kl_origin.map(by_id));
+    Ok(Measured { policy: policy.into(), reward, kl, kl_origin, sentiment, responses })
 }
 
 /// Sampled KL(policy ‖ baseline) of each response in nats: Σ_t log p(y_t) − log p_ref(y_t), at the sampling temperature.
@@ -204,18 +206,41 @@ fn kl(
     Ok(of_policy.iter().zip(&of_baseline).map(|(a, b)| sum(a, b)).collect())
 }
 
-/// One pair a sample: the tuned policy's against the baseline's of the same seed. Which is called a is drawn, so that nothing
+/// Lets the judges compare a tuned policy with another one; the preferences by the tuned policy's response, seen from it.
+fn compare(
+    context: &mut Context,
+    set: &str,
+    theirs: &Measured,
+    tuned: &Measured,
+    judges: &[JudgeConfig],
+    label: &LabelConfig,
+) -> Result<BTreeMap<String, Preference>> {
+    interrupt::check("evaluate")?;
+    let responses = theirs.responses.iter().chain(&tuned.responses);
+    let mut work = Assignment {
+        pairs: comparisons(context, set, theirs, tuned),
+        prompts: Cow::Owned(context.prompts.eval.iter().map(|p| (p.id.clone(), p.clone())).collect()),
+        responses: Cow::Owned(responses.map(|response| (response.id.clone(), response.clone())).collect()),
+        ..Assignment::empty("evaluate", set, judges, label)
+    };
+    work.rule()?;
+    context.wait(context.store.put_pairs(set, &work.pairs))?;
+    let judged = judging::judge(context, &work)?.preferences;
+    Ok(turned(&work.pairs, judged, &tuned.policy))
+}
+
+/// One pair a sample: the tuned policy's against the other's of the same seed. Which is called a is drawn, so that nothing
 /// about a pair says whose response is whose. Equal texts make no pair: they are ties that no judge needs to see.
-fn comparisons(context: &Context, baseline: &Measured, tuned: &Measured) -> Vec<Pair> {
+fn comparisons(context: &Context, set: &str, theirs: &Measured, tuned: &Measured) -> Vec<Pair> {
     let theirs: HashMap<(&str, usize), &Response> =
-        baseline.responses.iter().map(|r| ((r.prompt_id.as_str(), r.index), r)).collect();
+        theirs.responses.iter().map(|r| ((r.prompt_id.as_str(), r.index), r)).collect();
     let mut pairs = Vec::new();
     for ours in &tuned.responses {
         let Some(theirs) = theirs.get(&(ours.prompt_id.as_str(), ours.index)) else { continue };
         if ours.text.trim() == theirs.text.trim() {
             continue;
         }
-        let id = format!("{}/{}/{}", tuned.policy, ours.prompt_id, ours.index);
+        let id = format!("{set}/{}/{}", ours.prompt_id, ours.index);
         let swap = seed::stream(context.config.run.seed, &format!("blind/{id}"), 0).random::<bool>();
         let (a, b) = if swap { (&theirs.id, &ours.id) } else { (&ours.id, &theirs.id) };
         pairs.push(Pair { id, prompt_id: ours.prompt_id.clone(), a: a.clone(), b: b.clone() });
@@ -253,6 +278,7 @@ fn row(
     baseline: &Measured,
     policy: &Measured,
     preferences: Option<&BTreeMap<String, Preference>>,
+    over_origin: Option<&BTreeMap<String, Preference>>,
 ) -> PolicyRow {
     let (resamples, run_seed) = (context.config.evaluate.bootstrap, context.config.run.seed);
     let mean = |value: &dyn Fn(&Response) -> f64| {
@@ -274,19 +300,24 @@ fn row(
         let paired = paired_difference(&before, &after)?;
         Some(estimate_of(paired.difference, paired.n))
     };
-    let rate = preferences.and_then(|preferences| {
+    let rate_of = |preferences: Option<&BTreeMap<String, Preference>>| {
         let outcomes = policy.responses.iter().filter_map(|response| {
-            Some((response.prompt_id.as_str(), outcome(preferences.get(&response.id))?))
+            Some((response.prompt_id.as_str(), outcome(preferences?.get(&response.id))?))
         });
         win_rate(outcomes, resamples, run_seed)
-    });
+    };
+    let estimate_of_rate =
+        |rate: WinRate| estimate_of(rate.rate, (rate.wins + rate.ties + rate.losses) as usize);
+    let rate = rate_of(preferences);
     PolicyRow {
         policy: policy.policy.clone(),
-        win_rate: rate.map(|rate| estimate_of(rate.rate, (rate.wins + rate.ties + rate.losses) as usize)),
+        win_rate: rate.map(estimate_of_rate),
+        win_rate_origin: rate_of(over_origin).map(estimate_of_rate),
         outcomes: rate.map(|rate| (rate.wins, rate.ties, rate.losses)),
         reward: policy.reward.as_ref().and_then(|values| mean(&|response| lookup(values, response))),
         reward_difference: difference(&policy.reward, &baseline.reward),
         kl: mean(&|response| lookup(&policy.kl, response)),
+        kl_origin: policy.kl_origin.as_ref().and_then(|values| mean(&|response| lookup(values, response))),
         length: mean(&|response| response.token_ids.len() as f64),
         ended: mean(&|response| f64::from(u8::from(response.finish_reason == FinishReason::Stop))),
         sentiment: policy.sentiment.as_ref().and_then(|values| mean(&|response| lookup(values, response))),
@@ -348,14 +379,17 @@ pub fn describe(policy: &PolicyRow) -> String {
         Some((low, high)) => format!("{:.digits$} (95 % {low:.digits$} to {high:.digits$})", e.value),
         None => format!("{:.digits$}", e.value),
     };
+    let percent = |rate: &Estimate| Estimate {
+        value: 100.0 * rate.value,
+        low: rate.low.map(|low| 100.0 * low),
+        high: rate.high.map(|high| 100.0 * high),
+        n: rate.n,
+    };
     if let Some(rate) = &policy.win_rate {
-        let percent = Estimate {
-            value: 100.0 * rate.value,
-            low: rate.low.map(|low| 100.0 * low),
-            high: rate.high.map(|high| 100.0 * high),
-            n: rate.n,
-        };
-        parts.push(format!("win rate {} %", with(&percent, 0)));
+        parts.push(format!("win rate {} %", with(&percent(rate), 0)));
+    }
+    if let Some(rate) = &policy.win_rate_origin {
+        parts.push(format!("over the first baseline {} %", with(&percent(rate), 0)));
     }
     if let Some(reward) = &policy.reward_difference {
         parts.push(format!("reward {}{}", if reward.value >= 0.0 { "+" } else { "" }, with(reward, 3)));

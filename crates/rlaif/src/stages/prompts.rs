@@ -87,7 +87,8 @@ pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFile
             if let Some(limit) = config.prompts.limit {
                 train.good.truncate(limit);
             }
-            let (rest, held_out) = split(train.good, config.prompts.eval_fraction, config.run.seed);
+            let split_seed = config.prompts.split_seed.unwrap_or(config.run.seed);
+            let (rest, held_out) = split(train.good, config.prompts.eval_fraction, split_seed);
             train.good = rest;
             held_out
         }
@@ -228,12 +229,12 @@ impl Prompts {
 
 /// Holds out a share of the prompts, at least one and never all. Which ones hangs on each prompt's id and the seed, so that a
 /// prompt more moves at most one other.
-fn split(prompts: Vec<Prompt>, fraction: f64, run_seed: u64) -> (Vec<Prompt>, Vec<Prompt>) {
+fn split(prompts: Vec<Prompt>, fraction: f64, split_seed: u64) -> (Vec<Prompt>, Vec<Prompt>) {
     let count = (fraction * prompts.len() as f64).round() as usize;
     let count = if fraction > 0.0 && prompts.len() > 1 { count.clamp(1, prompts.len() - 1) } else { 0 };
     let draw: HashMap<String, u64> = prompts
         .iter()
-        .map(|p| (p.id.clone(), seed::derive(run_seed, &format!("split/{}", p.id), 0)))
+        .map(|p| (p.id.clone(), seed::derive(split_seed, &format!("split/{}", p.id), 0)))
         .collect();
     let mut drawn: Vec<u64> = draw.values().copied().collect();
     drawn.sort_unstable();
