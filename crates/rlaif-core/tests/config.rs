@@ -503,3 +503,18 @@ proptest! {
         let _ = load(&format!("[{section}]\n{key} = {value}\n"));
     }
 }
+
+#[test]
+fn an_origin_and_a_split_of_its_own_are_checked() {
+    let given = load("[policy]\norigin = 'runs/a/models/sft'\n[prompts]\nsplit_seed = 3").unwrap().config;
+    assert_eq!(
+        (given.policy.origin.as_deref(), given.prompts.split_seed),
+        (Some("runs/a/models/sft"), Some(3))
+    );
+    assert_eq!(load("").unwrap().config.prompts.split_seed, None);
+    assert_snapshot!(error("[policy]\norigin = ' '\n[prompts]\neval = 'eval.jsonl'\nsplit_seed = 3"), @"
+    2 problems in the config
+      `policy.origin` must not be empty (line 2)
+      `prompts.split_seed` splits nothing where `prompts.eval` is given (line 5)
+    ");
+}
