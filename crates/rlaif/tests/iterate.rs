@@ -140,6 +140,25 @@ fn an_origin_that_is_the_baseline_gives_the_baselines_numbers() {
 }
 
 #[test]
+fn a_judge_that_is_the_policy_stays_the_first_rounds_model() {
+    let lab = lab();
+    lab.done(&["iterate", "rlaif.toml", "--rounds", "2"]);
+    let labels = |run: &str| lab.done(&["export", "rlaif.toml", "--set", &format!("run.name={run}")]).0;
+    let seed = format!("run.seed={}", json(&lab, "runs/tiny-round-2/manifest.json")["seed"]);
+    let label_anew = |run: &str, judge: &str| {
+        let (name, judge) = (format!("run.name={run}"), format!("label.judges[0].model={judge}"));
+        let sets = ["policy.model=runs/tiny/models/dpo", &seed, &name, &judge];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        lab.done(&[["run", "rlaif.toml", "--until", "label"].as_slice(), &sets].concat());
+        labels(run)
+    };
+    let second = labels("tiny-round-2");
+    assert!(!second.is_empty());
+    assert!(label_anew("by-origin", &common::tiny_llama().to_string_lossy()) == second);
+    assert!(label_anew("by-policy", "policy") != second, "the tuned policy judges otherwise");
+}
+
+#[test]
 fn later_rounds_start_from_the_tuned_policy_and_not_from_demonstrations_again() {
     let lab = lab();
     let rows: Vec<String> = (1..=8)
