@@ -29,7 +29,7 @@ pub fn save_causal_lm(
 }
 
 /// Writes a reward model as transformers' classifier of the family (`LlamaForSequenceClassification`) with one label: no output
-/// head, `score.weight` instead. Of an ensemble that is the mean head, and the heads are beside it in [`HEADS_FILE`].
+/// head, `score.weight` instead. Of an ensemble that is the mean head, and the heads are beside it in `heads.safetensors`.
 ///
 /// # Errors
 /// As [`save_causal_lm`].

@@ -149,7 +149,7 @@ pub fn train_ppo(
         let done = progress.done;
         let mut experiences = roll_out(&trainer, prompts, &sampling, done, total, hooks)?;
         hooks.progress(done, total, "scoring");
-        let asked = prompts_of_step(prompts.len(), config.prompts_per_step, done, run_seed);
+        let asked = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
         let named =
             |error: TrainError| error.on_rows(asked.iter().map(|&prompt| prompts[prompt].id.as_str()));
         let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1).map_err(named)?;
@@ -348,7 +348,7 @@ fn roll_out(
     hooks: &mut dyn Hooks,
 ) -> Result<Vec<Experience>> {
     let (config, run_seed) = (&trainer.config, trainer.run_seed);
-    let chosen = prompts_of_step(prompts.len(), config.prompts_per_step, done, run_seed);
+    let chosen = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
     let requests: Vec<GenerateRequest> = chosen
         .iter()
         .enumerate()
@@ -380,7 +380,7 @@ fn roll_out(
 }
 
 /// Prompts of a step: an endless sequence of shuffled passes over all prompts, `count` a step.
-fn prompts_of_step(prompts: usize, count: usize, step: u64, run_seed: u64) -> Vec<usize> {
+fn prompts_of_rollout(prompts: usize, count: usize, step: u64, run_seed: u64) -> Vec<usize> {
     let first = step * count as u64;
     let mut epoch = u64::MAX;
     let mut order = Vec::new();
@@ -493,13 +493,13 @@ mod tests {
 
     #[test]
     fn steps_go_through_all_prompts_before_any_comes_again() {
-        let mut seen: Vec<usize> = (0..5).flat_map(|step| prompts_of_step(10, 4, step, 3)).collect();
+        let mut seen: Vec<usize> = (0..5).flat_map(|step| prompts_of_rollout(10, 4, step, 3)).collect();
         let second = seen.split_off(10);
         for mut pass in [seen.clone(), second.clone()] {
             pass.sort_unstable();
             assert_eq!(pass, (0..10).collect::<Vec<_>>());
         }
         assert_ne!(seen, second);
-        assert_eq!(prompts_of_step(2, 5, 0, 3).len(), 5, "more prompts a step than there are");
+        assert_eq!(prompts_of_rollout(2, 5, 0, 3).len(), 5, "more prompts a step than there are");
     }
 }

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{assert_all_near, assert_near, golden, head, ids, llama, numbers};
-use rlaif_core::config::{OptimConfig, PpoConfig, Schedule};
+use common::{assert_all_near, assert_near, bits, golden, head, ids, llama, numbers};
+use rlaif_core::config::{CriticTrunk, OptimConfig, PpoConfig, Schedule};
 use rlaif_train::PpoTrainer;
 use rlaif_train::advantage::{assign_rewards, estimate_advantages};
 use rlaif_train::ppo_trainer::PpoRates;
@@ -104,4 +104,31 @@ fn an_update_is_pytorchs_whatever_the_micro_batch() {
         compare(&golden, "final_logprobs", &rollout, |e| &e.old_logprobs);
         compare(&golden, "final_values", &rollout, |e| &e.values);
     }
+}
+
+/// A critic on the policy's trunk warms up without moving the policy: only its head learns.
+#[test]
+fn a_shared_trunk_stays_while_its_critic_warms_up() {
+    let golden = golden("ppo_update.json");
+    let config = PpoConfig { critic: CriticTrunk::Policy, ..config(3) };
+    let weights: Vec<f32> = numbers(&golden["value_head_weight"][0]).into_iter().map(|w| w as f32).collect();
+    let mut trainer = PpoTrainer::new(llama(), Some((llama(), head(weights))), &config, 0).unwrap();
+    assert!(trainer.critic.is_none());
+    let mut rollout = rollout(&golden, &config);
+    measure_logprobs(&mut rollout, &trainer.policy.decoder, &trainer.reference, 1.0).unwrap();
+    measure_values(&mut rollout, &trainer.policy.decoder, trainer.policy.head.as_ref().unwrap());
+    compare(&golden, "old_values", &rollout, |e| &e.values);
+    assign_rewards(&mut rollout, config.kl_coef(), &config);
+    estimate_advantages(&mut rollout, &config);
+
+    let parts = |trainer: &PpoTrainer| {
+        (bits(&trainer.policy.decoder), trainer.policy.head.as_ref().unwrap().values())
+    };
+    let before = parts(&trainer);
+    let warm_up = trainer.update(&rollout, PpoRates { policy: None, critic: 1e-3 }, 1).unwrap();
+    let warmed = parts(&trainer);
+    assert!(warmed.0 == before.0 && warmed.1 != before.1);
+    assert!(warm_up[0].value_grad_norm > 0.0 && warm_up[0].policy_grad_norm == 0.0);
+    let both = trainer.update(&rollout, PpoRates { policy: Some(1e-3), critic: 1e-3 }, 2).unwrap();
+    assert!(parts(&trainer).0 != before.0 && both[0].policy_grad_norm > 0.0);
 }

@@ -449,19 +449,7 @@ fn a_policy_is_tuned_on_ratings_that_are_bought_once_however_often_the_run_is_ki
     assert!(rewards.iter().all(|mean| (least..=most).contains(mean)) && rewards.len() == 3, "{rewards:?}");
 
     let killed = tuned_by(&endpoint, rating, "algorithm = \"reinforce\"");
-    let mut kills = 0;
-    for patience in (1..).map(|tenths| whole * tenths / 10) {
-        let mut child = killed.process(&TUNE).stderr(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(patience);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{status}");
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        assert!(kills < 60, "the run makes no progress between kills");
-    }
+    let kills = killed.killed_until_done(&TUNE, whole, 10);
     assert!(kills >= 2, "only {kills} kills");
     assert!(killed.weights("ppo") == lab.weights("ppo"), "the policies differ after {kills} kills");
     let again = endpoint.calls() - asked;

@@ -110,25 +110,8 @@ fn kill_and_resume_gives_the_same_preferences_and_bit_equal_weights() {
     assert!(!preferences.is_empty());
 
     let killed = Lab::new();
-    let mut kills = 0;
-    // Growing patience: early kills hit start and generation, later ones training.
-    for patience in (1..).map(|twentieths| whole * twentieths / 20) {
-        let mut child = killed
-            .process(&["run", "rlaif.toml", "--until", "dpo"])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(patience);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "the resumed run failed after {kills} kills: {status}");
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        assert!(kills < 60, "the run makes no progress between kills");
-    }
+    // Early kills hit start and generation, later ones training.
+    let kills = killed.killed_until_done(&["run", "rlaif.toml", "--until", "dpo"], whole, 20);
     assert!(kills >= 3, "only {kills} kills");
     assert_eq!(killed.done(&["export", "rlaif.toml"]).0, preferences);
     for model in ["reward", "ppo", "dpo"] {

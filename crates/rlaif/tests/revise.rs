@@ -6,7 +6,6 @@ mod common;
 use common::Lab;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// A lab whose model has been taught to end its answers, which the golden one never does, and to answer in several ways; it revises
 /// under two principles.
@@ -135,24 +134,7 @@ fn a_killed_run_comes_to_the_same_revisions_and_weights() {
     let whole = started.elapsed();
 
     let killed = lab();
-    let mut kills = 0;
-    for patience in (1..).map(|tenths| whole * tenths / 10) {
-        let mut child = killed
-            .process(&args)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(patience.min(Duration::from_secs(20)));
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "the resumed run failed after {kills} kills: {status}");
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        assert!(kills < 60, "no progress between kills");
-    }
+    let kills = killed.killed_until_done(&args, whole, 10);
     assert!(kills >= 2, "only {kills} kills");
     for file in ["revisions.jsonl", "revised-pairs.jsonl", "metrics/sft.jsonl"] {
         let file = format!("runs/tiny/{file}");

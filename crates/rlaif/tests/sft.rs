@@ -5,7 +5,6 @@ mod common;
 
 use common::Lab;
 use serde_json::Value;
-use std::time::Duration;
 
 /// A lab whose config has demonstrations, `rows` of them.
 fn lab_with(rows: &str) -> Lab {
@@ -106,24 +105,7 @@ fn a_killed_run_comes_to_the_same_bytes() {
     let whole = started.elapsed();
 
     let killed = lab_with(&rows());
-    let mut kills = 0;
-    for patience in (1..).map(|tenths| whole * tenths / 10) {
-        let mut child = killed
-            .process(&[&["sft", "rlaif.toml"], &more[..]].concat())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(patience.min(Duration::from_secs(20)));
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "the resumed run failed after {kills} kills: {status}");
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        assert!(kills < 60, "no progress between kills");
-    }
+    let kills = killed.killed_until_done(&[&["sft", "rlaif.toml"], &more[..]].concat(), whole, 10);
     assert!(kills >= 2, "only {kills} kills");
     assert!(killed.weights("sft") == straight.weights("sft"), "weights differ after {kills} kills");
     let metrics = "runs/tiny/metrics/sft.jsonl";

@@ -4,6 +4,8 @@
 use assert_cmd::Command;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A folder with `rlaif.toml` and prompts, in which commands run.
@@ -95,6 +97,22 @@ impl Lab {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("rlaif"));
         command.current_dir(self.folder.path()).args(args).env("RAYON_NUM_THREADS", "2");
         command
+    }
+
+    /// Starts a command again and again and ends it with kill -9, each time after one `parts`-th of `whole` more, until it ends by itself;
+    /// returns how often it was killed.
+    pub fn killed_until_done(&self, args: &[&str], whole: Duration, parts: u32) -> usize {
+        for (kills, patience) in (1..=60).map(|n| whole * n / parts).enumerate() {
+            let mut child = self.process(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(patience.min(Duration::from_secs(20)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "the resumed run failed after {kills} kills: {status}");
+                return kills;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        panic!("the run makes no progress between kills");
     }
 
     /// Runs a command that must succeed; returns stdout and stderr.
