@@ -143,6 +143,38 @@ fn a_full_disk_is_told_and_what_is_finished_is_kept() {
     assert!(!preferences.is_empty());
 }
 
+/// Training all weights of a real model takes more than 1.5 GB of addresses, which is all that it gets.
+#[cfg(target_os = "linux")]
+#[test]
+fn where_memory_ends_the_setting_to_lower_is_told() {
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let model = std::env::var("RLAIF_MODEL").unwrap_or_else(|_| kept.into());
+    if !std::path::Path::new(&model).is_file() {
+        println!("skipped: no model at {model}; scripts/quickstart fetches it, or set RLAIF_MODEL");
+        return;
+    }
+    let lab = Lab::new();
+    lab.write("sft.jsonl", "{\"prompt\": \"Say hello.\", \"completion\": \"Hello.\"}\n");
+    let model = format!("policy.model={model}");
+    let program = assert_cmd::cargo::cargo_bin("rlaif");
+    let set = ["--set", &model, "--set", "sft.data=[\"sft.jsonl\"]", "--set", "sft.holdout_fraction=0"];
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 1500000; exec \"$@\"", "sh"])
+        .arg(program)
+        .args(["sft", "rlaif.toml"])
+        .args(set)
+        .env("RAYON_NUM_THREADS", "2")
+        .current_dir(lab.path("."))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    has(
+        &stderr,
+        &["out of memory", "`sft.micro_batch_size`", "[sft.lora]", "goes on from the last checkpoint"],
+    );
+}
+
 #[test]
 fn a_wrong_command_line_is_exit_code_1_and_help_is_0() {
     let lab = Lab::new();
