@@ -108,7 +108,7 @@ impl<'a, 'run> Rewards<'a, 'run> {
                     index: *index,
                     text: run.tokenizer().decode(response_ids, true),
                     token_ids: response_ids.to_vec(),
-                    logprobs: vec![0.0; response_ids.len()],
+                    logprobs: vec![f32::NAN; response_ids.len()], // not known here
                     finish_reason: if ended { FinishReason::Stop } else { FinishReason::Length },
                 })
             })

@@ -602,8 +602,10 @@ impl Config {
                 check.add(key, "must name at least one judge".into());
             }
         }
-        if let Some(judge) = self.watching_judges().iter().find(|judge| self.tuning_judges().contains(judge))
-        {
+        // By name: that is what scores are kept under.
+        let pleased =
+            |judge: &&JudgeConfig| self.tuning_judges().iter().any(|other| other.name == judge.name);
+        if let Some(judge) = self.watching_judges().iter().find(pleased) {
             let message = format!(
                 "must be others than those that are pleased: a watch that training maximises sees nothing, got {:?} in both",
                 judge.name
