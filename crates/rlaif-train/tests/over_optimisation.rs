@@ -76,6 +76,7 @@ fn an_exploit_is_stopped_before_a_tenth_is_lost_and_the_peak_is_put_back() {
         assert!(report.stopped_by_watch && warnings[0].contains("over-optimisation"), "{warnings:?}");
         let peak = highest(&truth);
         assert!(truth[truth.len() - 1] >= 0.9 * peak, "stopped at {truth:?}");
+        assert!(report.kept_step < report.steps, "the policy of the peak comes back: {report:?}");
         assert!(truth[report.kept_step as usize - 2] >= 0.95 * peak, "{report:?}");
     }
 }
