@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::error::{Interrupted, UserError};
 use crate::progress::{Progress, say};
 use crate::report::data::Estimate;
+use crate::run_folder::write_whole;
 use crate::tensorboard::EventFile;
 use crate::{interrupt, preference_data};
 use anyhow::{Context as _, Result};
@@ -207,7 +208,9 @@ fn truncate(path: &Path, step: u64) -> std::io::Result<BTreeSet<(u64, Vec<String
     let row = |line: &str| serde_json::from_str::<MetricRow>(line).ok().filter(|row| row.step <= step);
     let (lines, rows): (Vec<&str>, Vec<MetricRow>) =
         text.lines().filter_map(|line| Some((line, row(line)?))).unzip();
-    std::fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    // Whole or not at all: a kill in the middle must not take the rows before the checkpoint along.
+    let kept: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    write_whole(path, kept.as_bytes()).map_err(std::io::Error::other)?;
     Ok(rows.into_iter().map(|row| (row.step, row.values.into_keys().collect())).collect())
 }
 
