@@ -141,7 +141,7 @@ pub(crate) fn groups(experiences: &[Experience]) -> Vec<Range<usize>> {
 }
 
 /// −kl_coef · k_t of each token, `[T]`.
-fn penalties(experience: &Experience, kl_coef: f64, config: &PpoConfig) -> Vec<f64> {
+pub(crate) fn penalties(experience: &Experience, kl_coef: f64, config: &PpoConfig) -> Vec<f64> {
     let tokens = experience.old_logprobs.iter().zip(&experience.ref_logprobs);
     tokens.map(|(old, re)| -kl_coef * kl_estimate(config.kl_estimator(), *old, *re)).collect()
 }

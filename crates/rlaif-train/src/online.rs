@@ -16,12 +16,11 @@ use rlaif_core::records::FinishReason;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
 use rlaif_model::{Adapter, Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
 
-use crate::advantage::groups;
+use crate::advantage::{groups, penalties};
 use crate::checkpoint::{Checkpoint, Checkpoints, Fingerprint, Snapshot};
 use crate::data::{PromptIds, epoch_order};
 use crate::error::{Result, TrainError};
 use crate::hooks::{Hooks, Outcome};
-use crate::math::kl_estimate;
 use crate::ppo_trainer::{PpoRates, PpoTrainer, PpoUpdate, raw_scores};
 use crate::rollout::{Experience, ScoreNormalizer};
 use crate::schedule::learning_rate;
@@ -147,11 +146,11 @@ pub fn train_ppo(
     let rollouts = if measures_last { total + 1 } else { total };
     while progress.done < rollouts {
         let done = progress.done;
-        let mut experiences = roll_out(&trainer, prompts, &sampling, done, total, hooks)?;
-        hooks.progress(done, total, "scoring");
         let asked = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
-        let named =
-            |error: TrainError| error.on_rows(asked.iter().map(|&prompt| prompts[prompt].id.as_str()));
+        let asked: Vec<&PromptIds> = asked.into_iter().map(|prompt| &prompts[prompt]).collect();
+        let mut experiences = roll_out(&trainer, &asked, &sampling, done, total, hooks)?;
+        hooks.progress(done, total, "scoring");
+        let named = |error: TrainError| error.on_rows(asked.iter().map(|prompt| prompt.id.as_str()));
         let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1).map_err(named)?;
         if unscored > 0 {
             hooks.warning(&format!("step {}: {unscored} responses have no score and are left out", done + 1));
@@ -341,19 +340,18 @@ impl Kept {
 /// Samples the responses of step `done` + 1 from the policy as it is.
 fn roll_out(
     trainer: &PpoTrainer,
-    prompts: &[PromptIds],
+    asked: &[&PromptIds],
     sampling: &SamplingConfig,
     done: u64,
     total: u64,
     hooks: &mut dyn Hooks,
 ) -> Result<Vec<Experience>> {
     let (config, run_seed) = (&trainer.config, trainer.run_seed);
-    let chosen = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
-    let requests: Vec<GenerateRequest> = chosen
+    let requests: Vec<GenerateRequest> = asked
         .iter()
         .enumerate()
-        .map(|(place, &prompt)| GenerateRequest {
-            prompt_ids: prompts[prompt].ids.clone(),
+        .map(|(place, prompt)| GenerateRequest {
+            prompt_ids: prompt.ids.clone(),
             n: config.samples_per_prompt,
             seed: seed::derive(run_seed, "ppo/sample", done * config.prompts_per_step as u64 + place as u64),
         })
@@ -367,7 +365,7 @@ fn roll_out(
             &format!("sampling {}/{}", progress.samples_done, progress.samples_total),
         );
     })?;
-    let mut experiences = Vec::with_capacity(chosen.len() * config.samples_per_prompt);
+    let mut experiences = Vec::with_capacity(asked.len() * config.samples_per_prompt);
     for (group, (request, samples)) in requests.into_iter().zip(samples).enumerate() {
         for sample in samples {
             let (ids, ended) = (sample.ids, sample.finish == FinishReason::Stop);
@@ -433,11 +431,7 @@ fn row_of(
     let config = &trainer.config;
     let count = updates.len().max(1) as f64;
     let average = |of: fn(&PpoUpdate) -> f64| updates.iter().map(of).sum::<f64>() / count;
-    let estimator = config.kl_estimator();
-    let non_score = |e: &Experience| {
-        let tokens = e.old_logprobs.iter().zip(&e.ref_logprobs);
-        tokens.map(|(old, re)| -trainer.kl.value * kl_estimate(estimator, *old, *re)).sum::<f64>()
-    };
+    let non_score = |e: &Experience| penalties(e, trainer.kl.value, config).iter().sum::<f64>();
     let episodes = step * experiences.len() as u64;
     let epoch = (step * config.prompts_per_step as u64) as f64 / prompts as f64;
     let mut row = MetricRow::new("ppo", step, epoch)

@@ -13,7 +13,7 @@ use rlaif_core::config::{Aggregation, Config, JudgeConfig, LabelConfig, Protocol
 use rlaif_core::records::{FinishReason, Pair, Prompt, Response};
 use rlaif_store::store::LIVE;
 use rlaif_train::packing::Item;
-use rlaif_train::{RewardFn, Scorer, TrainError};
+use rlaif_train::{PromptIds, RewardFn, Scorer, TrainError};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -36,7 +36,9 @@ enum Source {
 pub struct Rewards<'a, 'run> {
     context: &'a Shared<'run>,
     sources: Vec<(f64, Source)>,
-    prompts: HashMap<Vec<u32>, Prompt>,
+    /// The id of a prompt by its tokens.
+    ids: HashMap<Vec<u32>, String>,
+    prompts: HashMap<String, Prompt>,
     /// Why a judge could not go on, whole, for the user.
     failure: Option<anyhow::Error>,
 }
@@ -46,7 +48,11 @@ impl<'a, 'run> Rewards<'a, 'run> {
     ///
     /// # Errors
     /// If a pattern or a schema cannot be used, or the reward model is missing.
-    pub fn maximised(context: &'a Shared<'run>, model: Option<Scorer>) -> Result<Self> {
+    pub fn maximised(
+        context: &'a Shared<'run>,
+        model: Option<Scorer>,
+        prompts: &[PromptIds],
+    ) -> Result<Self> {
         let config = context.borrow().config.clone();
         let mut model = model.map(Box::new);
         let given = match config.ppo.rewards.is_empty() {
@@ -64,28 +70,20 @@ impl<'a, 'run> Rewards<'a, 'run> {
             };
             sources.push((source.weight, part));
         }
-        Self::of(context, sources)
+        Ok(Self::of(context, sources, prompts))
     }
 
     /// What `[ppo.watch]` sees.
-    ///
-    /// # Errors
-    /// If a prompt cannot be put in tokens.
-    pub fn watching(context: &'a Shared<'run>) -> Result<Self> {
+    pub fn watching(context: &'a Shared<'run>, prompts: &[PromptIds]) -> Self {
         let judges = context.borrow().config.watching_judges().to_vec();
-        Self::of(context, vec![(1.0, Source::Judges(judges))])
+        Self::of(context, vec![(1.0, Source::Judges(judges))], prompts)
     }
 
-    fn of(context: &'a Shared<'run>, sources: Vec<(f64, Source)>) -> Result<Self> {
-        let run = context.borrow();
-        let prompts = run
-            .prompts
-            .train
-            .iter()
-            .map(|prompt| Ok((run.prompt_ids(prompt)?, prompt.clone())))
-            .collect::<Result<_>>()?;
-        drop(run);
-        Ok(Self { context, sources, prompts, failure: None })
+    fn of(context: &'a Shared<'run>, sources: Vec<(f64, Source)>, prompts: &[PromptIds]) -> Self {
+        let ids = prompts.iter().map(|prompt| (prompt.ids.clone(), prompt.id.clone())).collect();
+        let train = &context.borrow().prompts.train;
+        let prompts = train.iter().map(|prompt| (prompt.id.clone(), prompt.clone())).collect();
+        Self { context, sources, ids, prompts, failure: None }
     }
 
     /// What stopped a judge, if one was.
@@ -99,12 +97,12 @@ impl<'a, 'run> Rewards<'a, 'run> {
         items
             .iter()
             .map(|(prompt_ids, response_ids)| {
-                let prompt = self.prompts.get(*prompt_ids).context("a response is to a prompt of the run")?;
-                let index = counts.entry(&prompt.id).and_modify(|count| *count += 1).or_insert(0);
+                let prompt_id = self.ids.get(*prompt_ids).context("a response is to a prompt of the run")?;
+                let index = counts.entry(prompt_id).and_modify(|count| *count += 1).or_insert(0);
                 let ended = response_ids.last().is_some_and(|id| run.tokenizer().eos_ids().contains(id));
                 Ok(Response {
-                    id: format!("{policy}/{}/{index}", prompt.id),
-                    prompt_id: prompt.id.clone(),
+                    id: format!("{policy}/{prompt_id}/{index}"),
+                    prompt_id: prompt_id.clone(),
                     index: *index,
                     text: run.tokenizer().decode(response_ids, true),
                     token_ids: response_ids.to_vec(),
@@ -122,7 +120,9 @@ impl<'a, 'run> Rewards<'a, 'run> {
         for (weight, source) in &self.sources {
             let scores = match source {
                 Source::Model(scorer) => scorer.rewards(items)?.into_iter().map(Some).collect(),
-                Source::Judges(judges) => judged(&mut self.context.borrow_mut(), judges, &set, &responses)?,
+                Source::Judges(judges) => {
+                    judged(&mut self.context.borrow_mut(), judges, &set, &self.prompts, &responses)?
+                }
                 rule => responses.iter().map(|response| Some(self.by_rule(rule, response))).collect(),
             };
             for (sum, score) in sum.iter_mut().zip(scores) {
@@ -142,8 +142,8 @@ impl<'a, 'run> Rewards<'a, 'run> {
             }
             Source::Length { min, max } => length_reward(response.token_ids.len(), *min, *max),
             Source::Reference(pattern) => {
-                let references = self.prompts.values().find(|prompt| prompt.id == response.prompt_id);
-                let reference = references.and_then(|prompt| prompt.reference.as_deref());
+                let reference =
+                    self.prompts.get(&response.prompt_id).and_then(|prompt| prompt.reference.as_deref());
                 f64::from(reference.is_some_and(|reference| same_answer(pattern.as_ref(), text, reference)))
             }
             Source::Model(_) | Source::Judges(_) => 0.0, // scored where all responses are at hand
@@ -302,6 +302,7 @@ fn judged(
     context: &mut Context,
     judges: &[JudgeConfig],
     set: &str,
+    prompts: &HashMap<String, Prompt>,
     responses: &[Response],
 ) -> Result<Vec<Option<f64>>> {
     let label = LabelConfig {
@@ -314,7 +315,7 @@ fn judged(
     context.wait(context.store.put_responses(set, responses))?;
     let work = Assignment {
         pairs: ring(set, responses),
-        prompts: Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect()),
+        prompts: Cow::Borrowed(prompts),
         responses: Cow::Owned(responses.iter().map(|r| (r.id.clone(), r.clone())).collect()),
         ..Assignment::empty("ppo", set, judges, &label)
     };

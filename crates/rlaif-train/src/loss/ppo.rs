@@ -29,8 +29,6 @@ pub struct PolicyLoss {
     pub clipped: usize,
     /// Σ ρ.
     pub ratio_sum: f64,
-    /// How many ratios there are.
-    pub ratios: usize,
 }
 
 impl PolicyLoss {
@@ -45,7 +43,6 @@ impl PolicyLoss {
         self.approxkl_sum += 0.5 * log_ratio * log_ratio;
         self.clipped += usize::from(is_clipped);
         self.ratio_sum += ratio;
-        self.ratios += 1;
         if is_clipped { 0.0 } else { free } // dρ/dlogp = ρ; clips are flat
     }
 }
@@ -92,7 +89,6 @@ pub fn policy_gradient_loss(logprobs: &[f64], old_logprobs: &[f64], advantages: 
         loss.gradient.push(-advantage);
         loss.approxkl_sum += 0.5 * log_ratio * log_ratio;
         loss.ratio_sum += log_ratio.exp();
-        loss.ratios += 1;
     }
     loss
 }

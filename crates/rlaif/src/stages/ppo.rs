@@ -56,8 +56,8 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let mut hooks = StageHooks::new(context, "ppo", "steps");
 
     let shared = RefCell::new(context);
-    let mut rewards = Rewards::maximised(&shared, scorer)?;
-    let mut watch = config.watch.is_some().then(|| Rewards::watching(&shared)).transpose()?;
+    let mut rewards = Rewards::maximised(&shared, scorer, &prompts)?;
+    let mut watch = config.watch.is_some().then(|| Rewards::watching(&shared, &prompts));
     let tuning = Tuning {
         policy,
         critic: config.algorithm.has_critic().then_some(critic),
