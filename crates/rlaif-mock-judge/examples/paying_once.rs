@@ -11,7 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall fail")]
 
-#[path = "../tests/paying/mod.rs"]
+#[path = "../tests/suite/paying/mod.rs"]
 mod paying;
 
 use paying::{Findings, Run, check, check_entries, plan};

@@ -1,0 +1,5 @@
+//! Tests of configs. One binary, since each would hold the whole program once more.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod config;
+mod quickstart;

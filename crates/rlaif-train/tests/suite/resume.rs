@@ -1,0 +1,280 @@
+//! Stopped and continued training comes to the same weights as uninterrupted training, bit for bit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Recorder, bits, llama, preferences, sampling, some_head, three_heads};
+use rlaif_core::config::{
+    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind,
+    PpoConfig, RewardConfig, SftConfig, WatchConfig,
+};
+use rlaif_train::{
+    Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_ppo, train_reward, train_sft,
+};
+
+type Bits = BTreeMap<String, Vec<u32>>;
+
+fn optim() -> OptimConfig {
+    OptimConfig::with_learning_rate(1e-3)
+}
+
+fn lora() -> Option<LoraConfig> {
+    Some(LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() })
+}
+
+/// Weights after training in `dir`, or none if it was stopped.
+type Train<'a> = &'a dyn Fn(&Path, &mut dyn Hooks) -> Option<Bits>;
+
+fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = SftConfig {
+        epochs: 2,
+        batch_size: 3,
+        micro_batch_size: 2,
+        neftune_noise_alpha: Some(5.0),
+        save_steps: 2,
+        optim: optim(),
+        lora,
+        ..SftConfig::default()
+    };
+    let rows: Vec<_> = preferences()
+        .into_iter()
+        .enumerate()
+        .map(|(i, pair)| SftExample {
+            id: format!("rows.jsonl:{i}"),
+            prompt_id: pair.prompt_id,
+            mask: [vec![false; pair.prompt_ids.len()], vec![true; pair.chosen_ids.len()]].concat(),
+            ids: [pair.prompt_ids, pair.chosen_ids].concat(),
+        })
+        .collect();
+    let outcome = train_sft(llama(), &rows, &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| bits(&trained.policy))
+}
+
+fn reward(config: RewardConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = RewardConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
+    let head = if config.heads == 3 { three_heads() } else { some_head() };
+    let outcome = train_reward(llama(), head, &preferences(), &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| {
+        let mut all = bits(&trained.decoder);
+        all.insert("score".into(), trained.head.values().into_iter().map(f32::to_bits).collect());
+        all
+    })
+}
+
+fn dpo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    dpo_with(DpoConfig { lora, ..DpoConfig::default() }, dir, hooks)
+}
+
+fn dpo_with(config: DpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = DpoConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
+    let outcome = train_dpo(llama(), &preferences(), &config, 5, dir, hooks).unwrap();
+    outcome.finished().map(|trained| bits(&trained.policy))
+}
+
+fn ppo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let kl_controller = rlaif_core::config::KlController::Adaptive;
+    let config =
+        PpoConfig { mini_batches: 2, kl_budget: Some(50.0), kl_controller, lora, ..PpoConfig::default() };
+    online(config, dir, hooks)
+}
+
+fn online(config: PpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    let config = PpoConfig {
+        steps: 5,
+        prompts_per_step: 2,
+        samples_per_prompt: 3,
+        micro_batch_size: 2,
+        save_steps: 2,
+        optim: optim(),
+        critic_optim: optim(),
+        ..config
+    };
+    let prompts: Vec<_> =
+        (0..3).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
+    let mut count = |_: &[u32], response: &[u32]| response.iter().filter(|&&id| id < 100).count() as f64;
+    let mut held_out = |_: &[u32], response: &[u32]| -(response.len() as f64);
+    let tuning = Tuning {
+        policy: llama(),
+        critic: Some((llama(), some_head())),
+        prompts: &prompts,
+        sampling: &sampling(6),
+        reward: &mut count,
+        watch: Some(&mut held_out),
+    };
+    train_ppo(tuning, &config, 5, dir, hooks).unwrap().finished().map(|trained| {
+        let mut all = bits(&trained.policy);
+        if let Some((trunk, head)) = &trained.critic {
+            all.extend(bits(trunk).into_iter().map(|(name, values)| (format!("critic/{name}"), values)));
+            all.insert("value_head".into(), head.values().into_iter().map(f32::to_bits).collect());
+        }
+        all
+    })
+}
+
+/// Trains straight through; then stops after every `stride` steps and goes on with everything read from disk.
+fn straight_equals_interrupted(train: Train<'_>, stride: usize) {
+    let straight_dir = tempfile::tempdir().unwrap();
+    let straight = train(straight_dir.path(), &mut Silent).unwrap();
+    assert_ne!(straight["model.norm.weight"], vec![0; 48]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut stops = 0;
+    let interrupted = loop {
+        let mut hooks = Recorder::stopping_after(stride);
+        match train(dir.path(), &mut hooks) {
+            Some(weights) => break weights,
+            None => stops += 1,
+        }
+        assert_eq!(hooks.resumed.unwrap_or(0), (stops as u64 - 1) * stride as u64);
+        assert!(hooks.warnings.is_empty(), "{:?}", hooks.warnings);
+    };
+    assert!(stops >= 2, "stopped {stops} times");
+    assert!(straight == interrupted, "weights differ after resuming");
+    assert!(train(dir.path(), &mut Silent).unwrap() == straight, "a finished run loads what it came to");
+}
+
+/// With noise, which is random by step.
+#[test]
+fn sft_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| sft(None, dir, hooks), 1);
+}
+
+#[test]
+fn sft_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| sft(lora(), dir, hooks), 2);
+}
+
+#[test]
+fn reward_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| reward(RewardConfig::default(), dir, hooks), 2);
+}
+
+#[test]
+fn reward_by_prompts_with_truncated_negatives_resumes_exactly() {
+    let config = || RewardConfig {
+        batch_by: BatchBy::Prompts,
+        truncated_negatives: 0.5,
+        label_smoothing: 0.1,
+        epochs: 5,
+        ..RewardConfig::default()
+    };
+    straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
+}
+
+#[test]
+fn a_reward_model_of_several_heads_resumes_exactly() {
+    let config = || RewardConfig { heads: 3, ..RewardConfig::default() };
+    straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
+}
+
+#[test]
+fn dpo_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| dpo(None, dir, hooks), 1);
+}
+
+#[test]
+fn dpo_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| dpo(lora(), dir, hooks), 2);
+}
+
+/// A loss without a reference, one that sorts batches, and one with a reference point.
+#[test]
+fn other_losses_resume_exactly() {
+    for loss in [DpoLossKind::Simpo, DpoLossKind::Aot, DpoLossKind::Kto] {
+        let config = || DpoConfig { loss, soft_labels: loss != DpoLossKind::Aot, ..DpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| dpo_with(config(), dir, hooks), 2);
+    }
+}
+
+#[test]
+fn ppo_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| ppo(None, dir, hooks), 1);
+}
+
+#[test]
+fn ppo_with_lora_resumes_exactly() {
+    straight_equals_interrupted(&|dir, hooks| ppo(lora(), dir, hooks), 2);
+}
+
+/// Masks come from the step and the micro-batch, factors from the checkpoint.
+#[test]
+fn dropout_and_adafactor_resume_exactly() {
+    let masked = || lora().map(|lora| LoraConfig { dropout: 0.2, use_rslora: true, ..lora });
+    straight_equals_interrupted(&|dir, hooks| dpo(masked(), dir, hooks), 2);
+    straight_equals_interrupted(&|dir, hooks| ppo(masked(), dir, hooks), 2);
+    let optim = || OptimConfig { optimizer: OptimizerKind::Adafactor, min_lr_ratio: 0.1, ..optim() };
+    let adafactor = |dir: &Path, hooks: &mut dyn Hooks| {
+        let config = RewardConfig {
+            batch_size: 3,
+            micro_batch_size: 2,
+            save_steps: 2,
+            optim: optim(),
+            ..Default::default()
+        };
+        let outcome = train_reward(llama(), some_head(), &preferences(), &config, 5, dir, hooks).unwrap();
+        outcome.finished().map(|trained| bits(&trained.decoder))
+    };
+    straight_equals_interrupted(&adafactor, 2);
+    let dir = tempfile::tempdir().unwrap();
+    let plain = reward(RewardConfig::default(), dir.path(), &mut Silent);
+    assert_ne!(adafactor(dir.path(), &mut Silent), plain);
+}
+
+/// Dropout decides what is learnt, and only where there is any.
+#[test]
+fn dropout_changes_what_is_learnt() {
+    let learnt = |dropout| {
+        let dir = tempfile::tempdir().unwrap();
+        dpo(lora().map(|lora| LoraConfig { dropout, ..lora }), dir.path(), &mut Silent).unwrap()
+    };
+    assert!(learnt(0.0) == learnt(0.0));
+    assert!(learnt(0.0) != learnt(0.3));
+}
+
+#[test]
+fn every_online_algorithm_resumes_exactly_with_and_without_a_watch() {
+    for algorithm in Algorithm::ALL {
+        let watch = algorithm.compares().then_some(WatchConfig { window: 2, max_drop: 0.5, judges: None });
+        let config = || PpoConfig { algorithm, watch: watch.clone(), ..PpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
+    }
+}
+
+#[test]
+fn a_critic_on_the_policys_trunk_resumes_exactly() {
+    let config = || PpoConfig { critic: CriticTrunk::Policy, ..PpoConfig::default() };
+    straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
+}
+
+#[test]
+fn a_killed_run_goes_on_from_the_last_checkpoint_even_if_the_newest_is_cut_short() {
+    let straight_dir = tempfile::tempdir().unwrap();
+    let straight = dpo(None, straight_dir.path(), &mut Silent).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut hooks = Recorder::stopping_after(3);
+    assert!(dpo(None, dir.path(), &mut hooks).is_none());
+    let checkpoints = dir.path().join("checkpoints");
+    let newest = checkpoints.join("step-000003/tensors.safetensors");
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() / 3]).unwrap();
+    fs::create_dir(checkpoints.join(".unfinished-step-000004")).unwrap(); // what a kill in the middle of a write leaves
+
+    let mut hooks = Recorder::default();
+    let weights = dpo(None, dir.path(), &mut hooks).unwrap();
+    assert_eq!(hooks.resumed, Some(2));
+    assert!(hooks.warnings.len() == 1 && hooks.warnings[0].contains("step-000003"), "{:?}", hooks.warnings);
+    assert!(weights == straight);
+}
+
+#[test]
+fn another_config_starts_over() {
+    let dir = tempfile::tempdir().unwrap();
+    dpo(None, dir.path(), &mut Silent).unwrap();
+    let mut hooks = Recorder::default();
+    let config = DpoConfig { beta: Some(0.2), epochs: 1, optim: optim(), ..DpoConfig::default() };
+    let outcome = train_dpo(llama(), &preferences(), &config, 5, dir.path(), &mut hooks).unwrap();
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    assert_eq!(hooks.resumed, None);
+}

@@ -1,0 +1,19 @@
+//! Tests of the program, as its users run it. One binary, since each would hold the whole program once more.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod asking;
+mod bad_input;
+mod batches;
+mod common;
+mod end_to_end;
+mod export;
+#[cfg(feature = "hub")]
+mod hub;
+mod iterate;
+mod judge_server;
+mod keys;
+mod pipes;
+mod preference_data;
+mod revise;
+mod robustness;
+mod sft;
