@@ -2,20 +2,21 @@
 //! error with its place, since what is imitated is worth a look.
 
 use crate::context::Context;
+use crate::data_files::{missing, refuse_bad};
 use crate::error::UserError;
 use crate::stages::prompts::under_system;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
 use rlaif_core::records::{Demonstration, Prompt, PromptText};
-use rlaif_store::jsonl::{BadRow, read_demonstrations_from};
+use rlaif_store::jsonl::read_demonstrations_from;
 use serde_json::json;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-/// Bad rows that are named; of more, their number is told.
-const MOST_NAMED: usize = 10;
+/// What a row of `sft.data` is, in words.
+const SHAPE: &str = r#"{"prompt", "completion"}, {"messages": […]} or {"text"}"#;
 
 /// What supervised fine-tuning learns from.
 #[derive(Debug)]
@@ -67,34 +68,18 @@ pub fn read(context: &Context, has: &[Stage]) -> Result<Demonstrations> {
 
 fn read_file(path: &Path) -> Result<Vec<(u64, Demonstration)>> {
     if !path.exists() {
-        return Err(UserError::new(format!("there is no file `{}`, which `sft.data` names", path.display()))
-            .hint("Paths in `sft.data` are relative to the config file")
-            .into());
+        return Err(missing(path, Stage::Sft).into());
     }
     let reading = || format!("reading the rows `{}` of `sft.data`", path.display());
     let file = File::open(path).with_context(reading)?;
     let rows = read_demonstrations_from(BufReader::new(file)).with_context(reading)?;
-    if !rows.bad.is_empty() {
-        return Err(bad_rows(path, &rows.bad).into());
-    }
+    refuse_bad(path, Stage::Sft, &rows.bad, SHAPE)?;
     if rows.good.is_empty() {
         return Err(UserError::new(format!("`{}`, which `sft.data` names, has no row", path.display()))
             .hint("Write rows such as {\"prompt\": \"…\", \"completion\": \"…\"}, one a line")
             .into());
     }
     Ok(rows.good)
-}
-
-fn bad_rows(path: &Path, bad: &[BadRow]) -> UserError {
-    let place = |row: &BadRow| format!("\n  {}:{}: {}", path.display(), row.line, row.reason);
-    let named: String = bad.iter().take(MOST_NAMED).map(place).collect();
-    let more = match bad.len().saturating_sub(MOST_NAMED) {
-        0 => String::new(),
-        more => format!("\n  and {more} more"),
-    };
-    let rows = if bad.len() == 1 { "1 row".to_string() } else { format!("{} rows", bad.len()) };
-    UserError::new(format!("{rows} of `sft.data` cannot be learnt from:{named}{more}"))
-        .hint("Mend or remove them; a row is {\"prompt\", \"completion\"}, {\"messages\": […]} or {\"text\"}, see docs/trainers/sft.md")
 }
 
 /// Whether a row answers a prompt of the evaluation, as its whole prompt or in one of the user's turns.

@@ -7,6 +7,7 @@
 //! | [`stages`] | one file a stage |
 //! | [`context`] | what stages share: config, run folder, store, baseline |
 //! | [`demonstrations`], [`revisions`] | the rows of `[sft]`; what `revise` leaves |
+//! | [`preference_data`], [`data_files`] | the rows of `[reward]` and `[dpo]`; how bad rows are refused |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
 //! | [`drift`] | what rounds of `rlaif iterate` made of the policy |
@@ -17,6 +18,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod context;
+mod data_files;
 mod demonstrations;
 mod drift;
 mod error;

@@ -52,8 +52,7 @@ pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
         // All of these read the policy, which is what `sft` made where there is such a stage.
         Stage::Generate => &[Stage::Sft],
         Stage::Label => &[Stage::Sft, Stage::Generate],
-        Stage::Reward | Stage::Dpo if !preference_data::reads_labels(config, stage) => &[Stage::Sft],
-        Stage::Reward | Stage::Dpo => &[Stage::Sft, Stage::Label],
+        Stage::Reward | Stage::Dpo => &[Stage::Revise, Stage::Sft, Stage::Label],
         Stage::Ppo if rewards::reads_reward_model(config) => &[Stage::Sft, Stage::Reward],
         Stage::Ppo => &[Stage::Sft],
         // The reward model, where there is one, scores what is evaluated.
@@ -72,7 +71,13 @@ pub fn inputs(config: &Config, stage: Stage, has: &[Stage]) -> Vec<Stage> {
     let required = |input: Stage| {
         !matches!(stage, Stage::Evaluate | Stage::Report) && !matches!(input, Stage::Revise | Stage::Sft)
     };
-    wanted.iter().copied().filter(|input| required(*input) || has.contains(input)).collect()
+    let is_read = |input: Stage| match (stage, input) {
+        (Stage::Reward | Stage::Dpo, Stage::Revise) => preference_data::reads_revisions(config, stage),
+        (Stage::Reward | Stage::Dpo, Stage::Label) => preference_data::reads_labels(config, stage),
+        _ => true,
+    };
+    let reads = |input: &Stage| is_read(*input) && (required(*input) || has.contains(input));
+    wanted.iter().copied().filter(reads).collect()
 }
 
 /// The steps of the stages between `from` and `until`, with what is to be done about each.
@@ -506,6 +511,18 @@ mod tests {
         config.run.stages = vec![Stage::Reward, Stage::Dpo];
         assert_eq!(inputs(&config, Stage::Reward, &config.run.stages), []);
         assert_eq!(inputs(&config, Stage::Dpo, &config.run.stages), [Stage::Label]);
+    }
+
+    #[test]
+    fn revised_answers_are_read_where_the_config_says_so() {
+        let mut config = Config::default();
+        config.dpo.revisions = true;
+        assert_eq!(inputs(&config, Stage::Dpo, &Stage::ALL), [Stage::Revise, Stage::Sft, Stage::Label]);
+        assert_eq!(inputs(&config, Stage::Reward, &Stage::ALL), [Stage::Sft, Stage::Label]);
+        config.run.stages = vec![Stage::Revise, Stage::Sft, Stage::Dpo];
+        let has = config.run.stages.clone();
+        assert_eq!(inputs(&config, Stage::Dpo, &has), [Stage::Revise, Stage::Sft]);
+        assert_eq!(inputs(&config, Stage::Reward, &has), [Stage::Sft, Stage::Label]);
     }
 
     #[test]

@@ -1,19 +1,22 @@
-//! `reward.data` and `dpo.data`: preferences from files of the user's, checked before any stage runs.
+//! What `reward` and `dpo` learn from besides the run's own preferences: files of the user's, checked before any stage runs, and
+//! revised over original answers.
 
 use crate::context::Context;
-use crate::error::UserError;
+use crate::data_files::{missing, refuse_bad};
+use crate::revisions;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, Stage};
-use rlaif_core::records::Prompt;
-use rlaif_store::jsonl::{Rows, read_preference_data};
+use rlaif_core::records::{PreferenceRow, Prompt};
+use rlaif_store::jsonl::{PreferenceData, read_preference_data};
 use rlaif_train::PreferenceExample;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Bad rows that are told; the rest are counted.
-const TOLD: usize = 5;
+/// What a row is, in words.
+const SHAPE: &str = r#"{"prompt", "chosen", "rejected"}"#;
 
-/// Examples of files.
-pub struct FileExamples {
+/// Preferences in token ids.
+#[derive(Debug, Default)]
+pub struct Examples {
     /// In the order of the files.
     pub examples: Vec<PreferenceExample>,
     /// Pairs left out because a side does not fit into the context.
@@ -29,9 +32,19 @@ pub fn files(config: &Config, stage: Stage) -> &[PathBuf] {
     }
 }
 
-/// Whether a stage trains on the run's own preferences: always, unless it has files and the run no stage `label`.
+/// Whether a stage trains on revised over original answers.
+pub fn reads_revisions(config: &Config, stage: Stage) -> bool {
+    match stage {
+        Stage::Reward => config.reward.revisions,
+        Stage::Dpo => config.dpo.revisions,
+        _ => false,
+    }
+}
+
+/// Whether a stage trains on the run's own preferences: always, unless it has files or revisions and the run no stage `label`.
 pub fn reads_labels(config: &Config, stage: Stage) -> bool {
-    files(config, stage).is_empty() || config.run.stages.contains(&Stage::Label)
+    let has_others = !files(config, stage).is_empty() || reads_revisions(config, stage);
+    !has_others || config.run.stages.contains(&Stage::Label)
 }
 
 /// BLAKE3 of each file, by name.
@@ -50,15 +63,12 @@ pub fn fingerprints(context: &Context, stage: Stage) -> Result<Vec<(String, Stri
     files(&context.config, stage).iter().map(hash).collect()
 }
 
-/// Reads the files of a stage. A pair of which a side does not fit into `policy.max_length` or the model's context is left out
-/// (as TRL does), since a response that is cut off is another response.
+/// Reads the files of a stage.
 ///
 /// # Errors
 /// If a file cannot be read, or any row of it is no preference: nothing is trained on what may be only half meant.
-pub fn read(context: &Context, stage: Stage) -> Result<FileExamples> {
-    let tokenizer = context.tokenizer();
-    let longest = context.policy_files.config.max_position_embeddings.min(context.config.policy.max_length);
-    let mut found = FileExamples { examples: Vec::new(), too_long: 0 };
+pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
+    let mut found = Examples::default();
     for file in files(&context.config, stage) {
         let path = context.resolve(file);
         if !path.is_file() {
@@ -66,61 +76,61 @@ pub fn read(context: &Context, stage: Stage) -> Result<FileExamples> {
         }
         let rows = read_preference_data(&path)
             .with_context(|| format!("reading the preferences of `{}.data`", stage.name()))?;
-        refuse_bad(&path, &rows)?;
+        refuse_bad(&path, stage, &rows.bad, SHAPE)?;
         for data in rows.good {
-            let row = data.row;
-            let response = |text: &str| -> Result<Vec<u32>> {
-                let mut ids = tokenizer.encode(text)?;
-                ids.extend(tokenizer.eos_ids().first());
-                Ok(ids)
-            };
-            let (chosen_ids, rejected_ids) = (response(&row.chosen)?, response(&row.rejected)?);
-            let prompt = Prompt { id: row.prompt_id, prompt: row.prompt, tags: Vec::new(), reference: None };
-            let prompt_ids =
-                context.prompt_ids(&prompt).with_context(|| format!("{}:{}", path.display(), data.line))?;
-            if prompt_ids.len() + chosen_ids.len().max(rejected_ids.len()) > longest {
-                found.too_long += 1;
-                continue;
-            }
-            found.examples.push(PreferenceExample {
-                prompt_id: prompt.id,
-                prompt_ids,
-                chosen_ids,
-                rejected_ids,
-                p: row.p,
-                margin: data.margin,
-                weight: data.weight,
-                source: data.source,
-            });
+            let line = data.line;
+            found.add(context, data).with_context(|| format!("{}:{line}", path.display()))?;
         }
     }
     Ok(found)
 }
 
-fn missing(path: &Path, stage: Stage) -> UserError {
-    UserError::new(format!("there is no file `{}`, which `{}.data` names", path.display(), stage.name()))
-        .hint("Paths in the config are relative to the config file")
+/// Revised over original answers, of the prompts that have them.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn revised(context: &Context) -> Result<Examples> {
+    let mut found = Examples::default();
+    for revision in revisions::read(&context.folder.revisions())? {
+        if let Some(row) = revision.pair() {
+            let source = row.judges.join("+");
+            found.add(context, PreferenceData { line: 0, row, margin: 0.0, weight: 1.0, source })?;
+        }
+    }
+    Ok(found)
 }
 
-/// "`prefs.jsonl`: 3 rows cannot be trained on" and the first of them as file:line.
-fn refuse_bad<T>(path: &Path, rows: &Rows<T>) -> Result<()> {
-    if rows.bad.is_empty() {
-        return Ok(());
+impl Examples {
+    /// Adds a pair in token ids. One of which a side does not fit into `policy.max_length` or the model's context is left out (as TRL
+    /// does), since a response that is cut off is another response.
+    fn add(&mut self, context: &Context, data: PreferenceData) -> Result<()> {
+        let PreferenceRow { prompt, chosen, rejected, p, prompt_id, .. } = data.row;
+        let longest =
+            context.policy_files.config.max_position_embeddings.min(context.config.policy.max_length);
+        let tokenizer = context.tokenizer();
+        let response = |text: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.encode(text)?;
+            ids.extend(tokenizer.eos_ids().first());
+            Ok(ids)
+        };
+        let (chosen_ids, rejected_ids) = (response(&chosen)?, response(&rejected)?);
+        let prompt = Prompt { id: prompt_id, prompt, tags: Vec::new(), reference: None };
+        let prompt_ids = context.prompt_ids(&prompt)?;
+        if prompt_ids.len() + chosen_ids.len().max(rejected_ids.len()) > longest {
+            self.too_long += 1;
+            return Ok(());
+        }
+        let PreferenceData { margin, weight, source, .. } = data;
+        self.examples.push(PreferenceExample {
+            prompt_id: prompt.id,
+            prompt_ids,
+            chosen_ids,
+            rejected_ids,
+            p,
+            margin,
+            weight,
+            source,
+        });
+        Ok(())
     }
-    let told: String = rows
-        .bad
-        .iter()
-        .take(TOLD)
-        .map(|bad| format!("\n  {}:{}: {}", path.display(), bad.line, bad.reason))
-        .collect();
-    let more = match rows.bad.len().saturating_sub(TOLD) {
-        0 => String::new(),
-        more => format!("\n  and {more} more"),
-    };
-    let count = rows.bad.len();
-    let rows = if count == 1 { "row" } else { "rows" };
-    let message = format!("{count} {rows} of `{}` cannot be trained on:{told}{more}", path.display());
-    Err(UserError::new(message)
-        .hint("Mend or delete these lines; nothing has been computed or paid for")
-        .into())
 }

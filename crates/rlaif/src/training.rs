@@ -19,7 +19,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The preferences that a stage trains on, in token ids: the run's own in the order of the store, then those of its files.
+/// The preferences that a stage trains on, in token ids: the run's own in the order of the store, then revised over original answers,
+/// then those of its files.
 ///
 /// # Errors
 /// If the store or a file cannot be read, or nothing is left to train on.
@@ -28,14 +29,22 @@ pub fn examples(context: &Context, stage: Stage) -> Result<Vec<PreferenceExample
         true => labelled_examples(context)?,
         false => Vec::new(),
     };
-    let of_files = preference_data::read(context, stage)?;
-    if of_files.too_long > 0 {
-        say(&format!(
-            "{}: {} pairs of `{0}.data` are left out: a side is longer than `policy.max_length` or the model's context",
-            stage.name(),
-            of_files.too_long
-        ));
+    let name = stage.name();
+    let left_out = |count: usize, of: &str| {
+        if count > 0 {
+            say(&format!(
+                "{name}: {count} pairs of {of} are left out: a side is longer than `policy.max_length` or the model's context"
+            ));
+        }
+    };
+    if preference_data::reads_revisions(&context.config, stage) {
+        let revised = preference_data::revised(context)?;
+        left_out(revised.too_long, "revised and original answers");
+        say(&format!("{name}: {} pairs are revised over original answers", revised.examples.len()));
+        examples.extend(revised.examples);
     }
+    let of_files = preference_data::read(context, stage)?;
+    left_out(of_files.too_long, &format!("`{name}.data`"));
     // A prompt that the run has too must be held out with the run's pairs of it.
     let known: HashMap<Vec<u32>, String> =
         examples.iter().map(|e| (e.prompt_ids.clone(), e.prompt_id.clone())).collect();

@@ -21,6 +21,8 @@ pub struct RewardConfig {
     /// JSONL files of preferences to train on, beside the run's own where `run.stages` has `label`; relative to the config file. Rows:
     /// `prompt`, `chosen`, `rejected`, and optionally `p`, `margin`, `weight`, `source`. Default none.
     pub data: Vec<PathBuf>,
+    /// Train on revised over original answers of the stage `revise` too. Default false.
+    pub revisions: bool,
     /// Passes over the preferences. Default 2 (Lee et al. 2023: 2 to 3).
     pub epochs: usize,
     /// Pairs, or prompts, an optimizer step. Default 16.
@@ -54,6 +56,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             data: Vec::new(),
+            revisions: false,
             epochs: 2,
             batch_size: 16,
             batch_by: BatchBy::Pairs,
@@ -79,6 +82,8 @@ pub struct DpoConfig {
     /// `prompt`, `chosen`, `rejected`, and optionally `p`, `source`; `margin` and `weight` are for
     /// the reward model. Default none.
     pub data: Vec<PathBuf>,
+    /// Train on revised over original answers of the stage `revise` too. Default false.
+    pub revisions: bool,
     /// What is minimised. Default `sigmoid`: with soft labels, their cross-entropy.
     pub loss: DpoLossKind,
     /// Strength of the leash to the reference; ORPO's weight of the odds ratio. Default by the loss, see [`Self::beta()`].
@@ -117,6 +122,7 @@ impl Default for DpoConfig {
     fn default() -> Self {
         Self {
             data: Vec::new(),
+            revisions: false,
             loss: DpoLossKind::Sigmoid,
             beta: None,
             label_smoothing: None,

@@ -333,6 +333,12 @@ impl Config {
         check.at_least("reward.epochs", reward.epochs, 1);
         check_files(check, "reward.data", &reward.data);
         check_files(check, "dpo.data", &self.dpo.data);
+        for (stage, revisions) in [(Stage::Reward, reward.revisions), (Stage::Dpo, self.dpo.revisions)] {
+            if revisions && self.runs(stage) && !self.stages().contains(&Stage::Revise) {
+                let message = "can be true only where the run has a stage `revise`: set `revise.rounds`";
+                check.add(&format!("{}.revisions", stage.name()), message.into());
+            }
+        }
         match reward.batch_by {
             BatchBy::Pairs => check.batches("reward", reward.batch_size, reward.micro_batch_size),
             // A prompt has any number of pairs.

@@ -346,6 +346,8 @@ fn what_a_reward_model_learns_from_and_how_is_checked() {
       `reward.truncated_negatives` must be between 0 and 1, got 1.5 (line 7)
       `dpo.data[0]` must not be empty (line 9)
     "#);
+    assert_snapshot!(error("[reward]\nrevisions = true"), @"`reward.revisions` can be true only where the run has a stage `revise`: set `revise.rounds` (line 2)");
+    assert!(load("[revise]\nrounds = 1\n[reward]\nrevisions = true\n[dpo]\nrevisions = true").is_ok());
     assert_snapshot!(error("[reward]\nbatch_by = 'tokens'"), @r#"`reward.batch_by` must be `pairs` or `prompts`, got "tokens" (line 2)"#);
 }
 

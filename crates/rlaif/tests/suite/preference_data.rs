@@ -78,7 +78,7 @@ fn bad_rows_are_refused_by_line_before_anything_is_computed() {
     let bad = "{\"prompt\": \"a\", \"chosen\": \"x\", \"rejected\": \"x\"}\n{\"prompt\": \"a\", \"chosen\": \"x\"}\n";
     lab.write("prefs.jsonl", &format!("{}{bad}", rows()));
     let (_, told) = lab.ends_with(1, &["run", "rlaif.toml", "--set", "reward.data=prefs.jsonl"]);
-    assert!(told.contains("2 rows of `prefs.jsonl` cannot be trained on"), "{told}");
+    assert!(told.contains("2 rows of `reward.data` cannot be trained on"), "{told}");
     assert!(told.contains("prefs.jsonl:17: `chosen` and `rejected` are the same text"), "{told}");
     assert!(told.contains("prefs.jsonl:18: `rejected` is missing"), "{told}");
     assert!(told.contains("hint: Mend or delete these lines"), "{told}");

@@ -121,6 +121,31 @@ fn revised_answers_are_kept_with_all_that_was_asked_and_learnt() {
     assert!(all_again && stdout.contains("`revise.principles.1.critique`"), "{stdout}");
 }
 
+/// Revised over original answers are pairs of the reward model and of DPO, in the order of the stages.
+#[test]
+fn revised_pairs_are_learnt_where_the_config_says_so() {
+    let lab = lab();
+    let only = ["--set", "run.stages=revise,reward,dpo,report", "--set", "reward.holdout_fraction=0"];
+    let learns = ["--set", "reward.revisions=true", "--set", "dpo.revisions=true"];
+    let args =
+        |command: &'static str, more: &[&'static str]| [&[command, "rlaif.toml"], &only[..], more].concat();
+    let (_, stderr) = lab.ends_with(1, &args("reward", &learns));
+    assert!(stderr.contains("stage `reward` needs `revise`, which has not run"), "{stderr}");
+    let (_, stderr) = lab.done(&args("run", &learns));
+    let pairs = lines(&lab, "revised-pairs.jsonl").len();
+    assert!(pairs >= 3, "{stderr}");
+    let manifest: Value = serde_json::from_str(&lab.read("runs/tiny/manifest.json")).unwrap();
+    assert_eq!(manifest["stages"]["reward"]["numbers"]["train_pairs"], pairs, "{stderr}");
+    assert!(stderr.contains(&format!("dpo: {pairs} pairs are revised over original answers")), "{stderr}");
+
+    let (stdout, _) = lab.done(&[&args("plan", &learns)[..], &["--set", "revise.temperature=0.9"]].concat());
+    let again =
+        |stage: &str| stdout.lines().any(|line| line.starts_with(stage) && line.contains("recompute"));
+    assert!(again("revise") && again("reward") && again("dpo"), "{stdout}");
+    let (_, stderr) = lab.ends_with(1, &args("run", &["--set", "dpo.revisions=true"]));
+    assert!(stderr.contains("stage `reward` needs `label`"), "{stderr}");
+}
+
 #[test]
 fn a_killed_run_comes_to_the_same_revisions_and_weights() {
     let more = ["--set", "revise.rounds=6", "--set", "revise.batch_size=2"];

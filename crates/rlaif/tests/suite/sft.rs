@@ -135,7 +135,7 @@ fn bad_rows_are_named_by_file_and_line_before_anything_is_trained() {
     std::fs::write(lab.path("sft.jsonl"), bytes).unwrap();
     let (_, stderr) = lab.ends_with(1, &["sft", "rlaif.toml"]);
     assert!(
-        stderr.contains("sft.jsonl:13: not UTF-8") && stderr.contains("hint: Mend or remove"),
+        stderr.contains("sft.jsonl:13: not UTF-8") && stderr.contains("hint: Mend or delete"),
         "{stderr}"
     );
     lab.write("sft.jsonl", "\n");

@@ -1,0 +1,38 @@
+//! Files of rows that are trained on (`sft.data`, `reward.data`, `dpo.data`): one that is missing or has a bad row stops the run before
+//! any stage, since what is learnt may be only half meant.
+
+use crate::error::UserError;
+use rlaif_core::config::Stage;
+use rlaif_store::jsonl::BadRow;
+use std::path::Path;
+
+/// Bad rows that are named; of more, their number is told.
+const MOST_NAMED: usize = 10;
+
+/// There is no such file.
+pub fn missing(path: &Path, stage: Stage) -> UserError {
+    let name = stage.name();
+    UserError::new(format!("there is no file `{}`, which `{name}.data` names", path.display()))
+        .hint(format!("Paths in `{name}.data` are relative to the config file"))
+}
+
+/// "3 rows of `sft.data` cannot be trained on", and the first of them as file:line.
+///
+/// # Errors
+/// If there is a bad row; `shape` says what a row is.
+pub fn refuse_bad(path: &Path, stage: Stage, bad: &[BadRow], shape: &str) -> Result<(), UserError> {
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let place = |row: &BadRow| format!("\n  {}:{}: {}", path.display(), row.line, row.reason);
+    let named: String = bad.iter().take(MOST_NAMED).map(place).collect();
+    let more = match bad.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    let rows = if bad.len() == 1 { "1 row".to_string() } else { format!("{} rows", bad.len()) };
+    let name = stage.name();
+    Err(UserError::new(format!("{rows} of `{name}.data` cannot be trained on:{named}{more}")).hint(format!(
+        "Mend or delete these lines; a row is {shape}, see docs/trainers/{name}.md. Nothing has been computed or paid for"
+    )))
+}
