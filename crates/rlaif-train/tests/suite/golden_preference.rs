@@ -59,6 +59,24 @@ fn reward_steps_with_margins_are_trls() {
     }
 }
 
+/// With a loss written out in torch: soft labels, label smoothing, weights, margins and centering at once.
+#[test]
+fn reward_steps_with_weights_and_label_smoothing_are_torchs() {
+    let golden_steps = golden("reward_steps.json");
+    let mut pairs = golden_pairs(&golden("training_steps.json"));
+    let of = |name: &str| numbers(&golden_steps[name]);
+    for (((pair, margin), p), weight) in
+        pairs.iter_mut().zip(of("margins")).zip(of("labels")).zip(of("weights"))
+    {
+        (pair.margin, pair.p, pair.weight) = (margin, p, weight);
+    }
+    for micro_batch_size in [1, 2] {
+        let label_smoothing = golden_steps["label_smoothing"].as_f64().unwrap();
+        let config = RewardConfig { micro_batch_size, label_smoothing, ..RewardConfig::default() };
+        assert_steps(&pairs, &golden_steps["log"]["weighted_smoothed"], config);
+    }
+}
+
 /// Steps of two pairs each in file order come to what TRL logged.
 #[track_caller]
 fn assert_steps(pairs: &[PreferenceExample], log: &Value, config: RewardConfig) {
