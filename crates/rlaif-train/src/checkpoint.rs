@@ -18,7 +18,7 @@ use rlaif_model::{Decoder, Trainable};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
-use crate::data::PreferenceExample;
+use crate::data::{PreferenceExample, ResponseExample};
 use crate::error::{Result, TrainError};
 use crate::learner::to_host;
 
@@ -297,6 +297,15 @@ impl Fingerprint {
             self.bytes(example.prompt_id.as_bytes()).ids(&example.prompt_ids);
             self.ids(&example.chosen_ids).ids(&example.rejected_ids).bytes(&example.p.to_le_bytes());
             self.bytes(&example.margin.to_le_bytes()).bytes(&example.weight.to_le_bytes());
+        }
+        self
+    }
+
+    /// Adds single responses.
+    pub fn responses(&mut self, data: &[ResponseExample]) -> &mut Self {
+        for example in data {
+            self.bytes(example.prompt_id.as_bytes()).ids(&example.prompt_ids);
+            self.ids(&example.response_ids).bytes(&example.p.to_le_bytes());
         }
         self
     }

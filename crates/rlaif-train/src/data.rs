@@ -8,6 +8,7 @@ use rlaif_core::seed;
 use rlaif_model::Decoder;
 
 use crate::error::{Result, TrainError};
+use crate::packing::Item;
 
 /// A preference in token ids; the responses end with the end-of-turn token if they ended by themselves.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,35 @@ impl Default for PreferenceExample {
     }
 }
 
+/// A response in token ids of which someone says how good it is by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResponseExample {
+    /// The prompt's id; all responses to one prompt are held out together.
+    pub prompt_id: String,
+    /// The prompt with the chat template applied.
+    pub prompt_ids: Vec<u32>,
+    /// The response.
+    pub response_ids: Vec<u32>,
+    /// P(desirable).
+    pub p: f64,
+    /// Who labelled it: the judges' names joined, or `human`.
+    pub source: String,
+}
+
+impl ResponseExample {
+    /// The two responses of a pair: the first is desirable with the pair's p, the other with 1 − p.
+    pub fn of_pair(pair: PreferenceExample) -> [Self; 2] {
+        let PreferenceExample { prompt_id, prompt_ids, chosen_ids, rejected_ids, p, source, .. } = pair;
+        let chosen = Self { prompt_id, prompt_ids, response_ids: chosen_ids, p, source };
+        let rejected = Self { response_ids: rejected_ids, p: 1.0 - p, ..chosen.clone() };
+        [chosen, rejected]
+    }
+
+    pub(crate) fn item(&self) -> Item<'_> {
+        (&self.prompt_ids, &self.response_ids)
+    }
+}
+
 /// A prompt in token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptIds {
@@ -66,7 +96,7 @@ pub struct HoldoutPair {
     pub margin: f64,
     /// The label's margin, [`PreferenceExample::margin`].
     pub label_margin: f64,
-    /// Standard deviation of the margin over the heads of the model; `None` of a single head.
+    /// Standard deviation of the margin over the members of an ensemble, or the heads of a model; `None` of a single one.
     pub uncertainty: Option<f64>,
     /// Tokens of the chosen response.
     pub chosen_tokens: usize,
@@ -179,6 +209,26 @@ pub(crate) fn check_preferences(
         for response in [&example.chosen_ids, &example.rejected_ids] {
             check_sequence(decoder, &example.prompt_ids, response).map_err(bad)?;
         }
+    }
+    Ok(())
+}
+
+/// Checks every response against the model before anything is computed.
+pub(crate) fn check_responses(
+    trainer: &'static str,
+    data: &[ResponseExample],
+    decoder: &Decoder,
+) -> Result<()> {
+    if data.is_empty() {
+        let next_step = "give rows of `prompt`, `completion` and `label`".to_string();
+        return Err(TrainError::NoData { trainer, what: "responses", next_step });
+    }
+    for example in data {
+        let bad = |reason: String| TrainError::BadExample { prompt_id: example.prompt_id.clone(), reason };
+        if !(0.0..=1.0).contains(&example.p) {
+            return Err(bad(format!("p must be in [0, 1], got {}", example.p)));
+        }
+        check_sequence(decoder, &example.prompt_ids, &example.response_ids).map_err(bad)?;
     }
     Ok(())
 }

@@ -51,11 +51,11 @@ pub struct TrainedPolicy {
 pub struct DpoReport {
     /// Optimizer steps.
     pub steps: u64,
-    /// Pairs trained on.
+    /// Pairs, or single responses, trained on.
     pub train_pairs: usize,
     /// Loss of the last step of this process; NaN if it only loaded a finished checkpoint.
     pub loss: f64,
-    /// Every held-out pair with the margin of implicit rewards, for intervals.
+    /// Every held-out pair with the margin of implicit rewards, for intervals; of a single response, that over the reference point.
     pub holdout: Vec<HoldoutPair>,
     /// Share of held-out pairs that the implicit rewards rank as labelled; NaN if none are held out.
     pub accuracy: f64,
@@ -136,7 +136,7 @@ impl DpoTrainer {
         let (count, micro_batch_size) = (pairs.len() as f64, self.config.micro_batch_size.max(1));
         let kl = self.reference_point(pairs)?;
         // What a pair meets in the order of its batch must not depend on the micro-batches: one look at all of it first.
-        let ahead = match self.objective.sorts_batch() && pairs.len() > micro_batch_size {
+        let ahead = match self.objective.loss.sorts_batch() && pairs.len() > micro_batch_size {
             true => Some(self.objective.losses(&self.pair_logps(pairs)?, kl.unwrap_or(0.0))),
             false => None,
         };

@@ -54,6 +54,22 @@ pub enum TrainError {
         /// The longest that is allowed.
         limit: usize,
     },
+    /// Two members of an ensemble would be the same model.
+    #[error(
+        "members {first} and {second} of the reward model would be one model twice: each step of both learns from the same of the {pairs} \
+         pairs, and nothing else differs; lower `reward.batch_size`, which is {batch_size}, train adapters (`[reward.lora]`), or cut \
+         responses (`reward.truncated_negatives`)"
+    )]
+    SameMembers {
+        /// Number of the one, from 1.
+        first: usize,
+        /// Number of the other.
+        second: usize,
+        /// Pairs that are trained on.
+        pairs: usize,
+        /// `reward.batch_size`.
+        batch_size: usize,
+    },
     /// A loss, gradient or score became NaN or infinite; training stops before it spreads to the weights, and the last checkpoint stays.
     #[error(
         "{what} is {value} at step {step}{}; look at these rows and at the last rows of the metrics, or lower the learning rate: \

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`math`] | GAE, KL estimators and controller, whitening: plain numbers over ragged responses |
 //! | [`loss`] | next-token, Bradley-Terry, DPO family, policy losses: loss *and* gradient with respect to what the model said |
-//! | [`sft_trainer`], [`reward_trainer`], [`dpo_trainer`] | one file a method, read top to bottom |
+//! | [`sft_trainer`], [`reward_trainer`], [`dpo_trainer`], [`kto_trainer`] | one file a method, read top to bottom |
+//! | [`ensemble`] | several reward models of one recipe: where they are, what they say together |
 //! | [`online`] | tuning on the policy's own samples: the loop, the KL budget, the watch; [`ppo_trainer`] learns from a rollout |
 //! | [`advantage`] | what each token was worth: GAE, leave-one-out, groups |
 //! | [`demonstration`] | rows of `[sft]` as token ids, with what of them is learnt |
@@ -29,8 +30,10 @@ pub mod checkpoint;
 pub mod data;
 pub mod demonstration;
 pub mod dpo_trainer;
+pub mod ensemble;
 pub mod error;
 pub mod hooks;
+pub mod kto_trainer;
 pub mod learner;
 pub mod loss;
 pub mod math;
@@ -45,15 +48,17 @@ pub mod score;
 pub mod sft_trainer;
 pub mod watch;
 
-pub use data::{HoldoutPair, PreferenceExample, PromptIds, split_by_prompt};
+pub use data::{HoldoutPair, PreferenceExample, PromptIds, ResponseExample, split_by_prompt};
 pub use demonstration::{Fitted, SftExample, fit};
 pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo};
+pub use ensemble::{Seeds, check_members, evaluate_members, load_members, member_folder, member_folders};
 pub use error::{Result, TrainError};
 pub use hooks::{Hooks, Outcome, Silent};
+pub use kto_trainer::{KtoTrainer, train_kto};
 pub use online::{PpoReport, TrainedPpo, Tuning, train_ppo};
 pub use ppo_trainer::PpoTrainer;
 pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_reward};
 pub use score::{
-    RewardFn, Scored, Scorer, load_reward_heads, load_reward_model, sequence_logprobs, sequence_logps,
+    RewardFn, Scored, Scorer, load_reward_heads, load_reward_model, pooled, sequence_logprobs, sequence_logps,
 };
 pub use sft_trainer::{HoldoutRow, SftReport, SftTrainer, TrainedSft, train_sft};

@@ -3,8 +3,7 @@
 //! Differs from Ouyang et al. 2022 (<https://arxiv.org/abs/2203.02155>) and from TRL's `RewardTrainer` in:
 //! * labels are soft by default: p is the judges' probability, not a vote;
 //! * rewards are centered by default (coefficient 0.01, which TRL advises and leaves off);
-//! * several heads may share the trunk; TRL trains one, and ensembles are usually of whole models (Coste et al. 2023,
-//!   <https://arxiv.org/abs/2310.02743>);
+//! * several heads may share the trunk, and several models make an [`ensemble`](crate::ensemble); TRL trains one head of one model;
 //! * chosen and rejected share their prompt in the packed batch, and the pairs of a prompt stand together in an epoch, so that a
 //!   response that meets several others is computed once;
 //! * the learning rate does not start at 0 (see [`schedule`](crate::schedule)).
@@ -22,6 +21,7 @@ use crate::data::{
     HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, distinct, learning_heads,
     prompts_of_step, split_by_prompt, truncated_negatives,
 };
+use crate::ensemble::{Seeds, held_out};
 use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
 use crate::learner::{Learner, to_f64};
@@ -95,7 +95,7 @@ pub struct RewardTrainer {
     /// The model and its optimizer.
     pub learner: Learner,
     config: RewardConfig,
-    run_seed: u64,
+    seed: u64,
 }
 
 impl RewardTrainer {
@@ -103,10 +103,10 @@ impl RewardTrainer {
     ///
     /// # Errors
     /// If a LoRA target does not exist.
-    pub fn new(decoder: Decoder, head: ScalarHead, config: &RewardConfig, run_seed: u64) -> Result<Self> {
-        let lora_seed = seed::derive(run_seed, "reward/lora", 0);
+    pub fn new(decoder: Decoder, head: ScalarHead, config: &RewardConfig, seed: u64) -> Result<Self> {
+        let lora_seed = seed::derive(seed, "reward/lora", 0);
         let learner = Learner::new(decoder, Some(head), &config.optim, config.lora.as_ref(), lora_seed)?;
-        Ok(Self { learner, config: config.clone(), run_seed })
+        Ok(Self { learner, config: config.clone(), seed })
     }
 
     /// One optimizer step on `pairs`, in micro-batches. `step` counts from 1.
@@ -135,7 +135,7 @@ impl RewardTrainer {
             for ((pair, weight), places) in micro.iter().zip(weights).zip(packed.of_item.chunks(2)) {
                 let (chosen, rejected) = (places[0] * heads, places[1] * heads);
                 let p = smoothed(label(pair.p, self.config.soft_labels), self.config.label_smoothing);
-                let learning = learning_heads(pair, heads, self.run_seed);
+                let learning = learning_heads(pair, heads, self.seed);
                 for &head in &learning {
                     let at = bradley_terry(
                         score[chosen + head],
@@ -195,15 +195,9 @@ impl RewardTrainer {
     /// If a pair cannot go through the model.
     pub fn evaluate(&self, pairs: &[&PreferenceExample]) -> Result<(Vec<HoldoutPair>, f64)> {
         let by_head =
-            Scorer::new(&self.learner.decoder, self.head(), EVAL_TOKENS).by_head(&items_of(pairs))?;
-        let rewards: Vec<f64> = by_head.iter().map(|heads| Scored::of(heads).reward).collect();
-        let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
-        let mut held_out = margins(pairs, &rewards);
-        for (pair, heads) in held_out.iter_mut().zip(by_head.chunks(2)) {
-            let margins: Vec<f64> = heads[0].iter().zip(&heads[1]).map(|(c, r)| c - r).collect();
-            pair.uncertainty = Scored::of(&margins).uncertainty;
-        }
-        Ok((held_out, mean))
+            Scorer::new(&self.learner.decoder, self.head(), EVAL_TOKENS).by_member(&items_of(pairs))?;
+        let sum: f64 = by_head.iter().map(|heads| Scored::of(heads).reward).sum();
+        Ok((held_out(pairs, &by_head), sum / by_head.len() as f64))
     }
 
     fn head(&self) -> &ScalarHead {
@@ -211,7 +205,47 @@ impl RewardTrainer {
     }
 }
 
-/// Trains a reward model on preferences, from `decoder` and `head`; checkpoints go to `dir/checkpoints`.
+/// The pairs of every step of a training.
+pub(crate) struct DataOrder<'a> {
+    /// The prompt of each pair.
+    prompts: Vec<&'a str>,
+    batch_by: BatchBy,
+    batch_size: usize,
+    seed: u64,
+    pub(crate) steps_per_epoch: u64,
+    /// Steps in all.
+    pub(crate) total: u64,
+}
+
+impl<'a> DataOrder<'a> {
+    pub(crate) fn new(
+        pairs: impl IntoIterator<Item = &'a PreferenceExample>,
+        config: &RewardConfig,
+        seed: u64,
+    ) -> Self {
+        let prompts: Vec<&str> = pairs.into_iter().map(|pair| pair.prompt_id.as_str()).collect();
+        let (batch_by, batch_size) = (config.batch_by, config.batch_size.max(1));
+        let units = match batch_by {
+            BatchBy::Pairs => prompts.len(),
+            BatchBy::Prompts => distinct(&prompts),
+        };
+        let steps_per_epoch = units.div_ceil(batch_size) as u64;
+        let total = steps_per_epoch * config.epochs as u64;
+        Self { prompts, batch_by, batch_size, seed, steps_per_epoch, total }
+    }
+
+    /// Indices of the pairs of a step, which counts from 0.
+    pub(crate) fn step(&self, step: u64) -> Vec<usize> {
+        let of_step = match self.batch_by {
+            BatchBy::Pairs => batch_of_step::<&str>,
+            BatchBy::Prompts => prompts_of_step::<&str>,
+        };
+        of_step(&self.prompts, self.batch_size, step, self.seed, "reward/order")
+    }
+}
+
+/// Trains a reward model on preferences, from `decoder` and `head`; checkpoints go to `dir/checkpoints`. `seeds` is the run's seed, or
+/// those of a member of an ensemble.
 ///
 /// Called again after it was stopped or killed, it goes on from the newest checkpoint and comes to the same weights.
 ///
@@ -222,31 +256,27 @@ pub fn train_reward(
     head: ScalarHead,
     data: &[PreferenceExample],
     config: &RewardConfig,
-    run_seed: u64,
+    seeds: impl Into<Seeds>,
     dir: &Path,
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome<TrainedReward>> {
+    let seeds = seeds.into();
     check_preferences("reward", data, &decoder)?;
-    let (mut train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
-    let truncated = truncated_negatives(&train, config.truncated_negatives, run_seed);
+    let (mut train, holdout) = split_by_prompt(data, config.holdout_fraction, seeds.holdout);
+    let truncated = truncated_negatives(&train, config.truncated_negatives, seeds.training);
     let train_pairs = train.len();
     train.extend(&truncated);
-    let fingerprint = Fingerprint::new("reward", config, run_seed)
+    let fingerprint = Fingerprint::new("reward", config, seeds.training)
+        .bytes(&seeds.holdout.to_le_bytes())
         .preferences(data)
         .weights(&decoder)
         .numbers(&head.values())
         .finish();
     let checkpoints = Checkpoints::open(dir, fingerprint)?;
-    let mut trainer = RewardTrainer::new(decoder, head, config, run_seed)?;
+    let mut trainer = RewardTrainer::new(decoder, head, config, seeds.training)?;
 
-    let batch_size = config.batch_size.max(1);
-    let prompts: Vec<&str> = train.iter().map(|e| e.prompt_id.as_str()).collect();
-    let units = match config.batch_by {
-        BatchBy::Pairs => prompts.len(),
-        BatchBy::Prompts => distinct(&prompts),
-    };
-    let steps_per_epoch = units.div_ceil(batch_size) as u64;
-    let total = steps_per_epoch * config.epochs as u64;
+    let order = DataOrder::new(train.iter().copied(), config, seeds.training);
+    let (steps_per_epoch, total) = (order.steps_per_epoch, order.total);
     let (mut done, mut tokens) = (0, 0.0);
     if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
         trainer.learner.read_from("reward", &mut checkpoint)?;
@@ -258,11 +288,7 @@ pub fn train_reward(
     let mut loss = f64::NAN;
     while done < total {
         hooks.progress(done, total, "");
-        let batch = match config.batch_by {
-            BatchBy::Pairs => batch_of_step(&prompts, batch_size, done, run_seed, "reward/order"),
-            BatchBy::Prompts => prompts_of_step(&prompts, batch_size, done, run_seed, "reward/order"),
-        };
-        let pairs: Vec<&PreferenceExample> = batch.iter().map(|&i| train[i]).collect();
+        let pairs: Vec<&PreferenceExample> = order.step(done).iter().map(|&i| train[i]).collect();
         let rate = learning_rate(&config.optim, done, total);
         let named = |error: TrainError| error.on_rows(pairs.iter().map(|pair| pair.prompt_id.as_str()));
         let step = trainer.update(&pairs, rate, done + 1).map_err(named)?;

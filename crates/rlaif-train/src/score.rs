@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use rlaif_core::config::EnsembleReward;
 use rlaif_model::{Decoder, ModelError, ModelFiles, ScalarHead};
 
 use crate::data::check_sequence;
@@ -28,34 +29,57 @@ impl<F: FnMut(&[u32], &[u32]) -> f64> RewardFn for F {
 /// What a reward model says of a response.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
-    /// The reward: of several heads, their mean.
+    /// The reward: of several members or heads, their mean.
     pub reward: f64,
-    /// Standard deviation (n − 1) over the heads; `None` of a single head.
+    /// Standard deviation (n − 1) over them; `None` of a single one.
     pub uncertainty: Option<f64>,
 }
 
 impl Scored {
-    /// From what each head says, at least one.
-    pub fn of(heads: &[f64]) -> Self {
-        let count = heads.len() as f64;
-        let reward = heads.iter().sum::<f64>() / count;
-        let squares: f64 = heads.iter().map(|score| (score - reward).powi(2)).sum();
-        Self { reward, uncertainty: (heads.len() > 1).then(|| (squares / (count - 1.0)).sqrt()) }
+    /// From what each member or head says, at least one.
+    pub fn of(members: &[f64]) -> Self {
+        let count = members.len() as f64;
+        let reward = members.iter().sum::<f64>() / count;
+        let squares: f64 = members.iter().map(|score| (score - reward).powi(2)).sum();
+        Self { reward, uncertainty: (members.len() > 1).then(|| (squares / (count - 1.0)).sqrt()) }
     }
 }
 
-/// A reward model that scores responses, batch by batch.
+/// One number of what the members say, at least one: their mean, the least, or mean − λ · standard deviation.
+pub fn pooled(members: &[f64], ensemble: EnsembleReward, lambda: f64) -> f64 {
+    let scored = Scored::of(members);
+    match ensemble {
+        EnsembleReward::Mean => scored.reward,
+        EnsembleReward::WorstCase => members.iter().copied().fold(f64::INFINITY, f64::min),
+        EnsembleReward::UncertaintyWeighted => scored.reward - lambda * scored.uncertainty.unwrap_or(0.0),
+    }
+}
+
+/// A reward model, or an ensemble of them, that scores responses, batch by batch.
 #[derive(Debug, Clone)]
 pub struct Scorer {
-    decoder: Decoder,
-    head: ScalarHead,
+    members: Vec<(Decoder, ScalarHead)>,
     max_tokens: usize,
+    ensemble: EnsembleReward,
+    lambda: f64,
 }
 
 impl Scorer {
     /// `max_tokens` is the size of a forward pass; more only takes memory.
     pub fn new(decoder: &Decoder, head: &ScalarHead, max_tokens: usize) -> Self {
-        Self { decoder: decoder.frozen(), head: head.frozen(), max_tokens }
+        Self::of_members(&[(decoder.clone(), head.clone())], max_tokens)
+    }
+
+    /// Of an ensemble, whose reward is its mean.
+    pub fn of_members(members: &[(Decoder, ScalarHead)], max_tokens: usize) -> Self {
+        let members = members.iter().map(|(decoder, head)| (decoder.frozen(), head.frozen())).collect();
+        Self { members, max_tokens, ensemble: EnsembleReward::Mean, lambda: 0.0 }
+    }
+
+    /// The same with another way from what the members say to the reward, see [`pooled`].
+    #[must_use]
+    pub fn pooled_by(self, ensemble: EnsembleReward, lambda: f64) -> Self {
+        Self { ensemble, lambda, ..self }
     }
 
     /// r(prompt, response), read at the response's last token, for each item in order.
@@ -63,26 +87,45 @@ impl Scorer {
     /// # Errors
     /// If an item is empty, too long, or outside the vocabulary.
     pub fn rewards(&self, items: &[Item<'_>]) -> Result<Vec<f64>> {
-        Ok(self.by_head(items)?.iter().map(|heads| Scored::of(heads).reward).collect())
+        let by_member = self.by_member(items)?;
+        Ok(by_member.iter().map(|says| pooled(says, self.ensemble, self.lambda)).collect())
     }
 
-    /// What each head says of each item, in order.
+    /// What each member says of each item, in order, a member of several heads their mean; of a single model, what each head says.
     ///
     /// # Errors
     /// As [`rewards`](Self::rewards).
-    pub fn by_head(&self, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>> {
-        check_items(&self.decoder, items)?;
-        let count = self.head.count();
-        let mut rewards = Vec::with_capacity(items.len());
-        for group in by_token_budget(items, self.max_tokens) {
-            let packed = Packed::new(&items[group]);
-            let hidden = self.decoder.hidden(&packed.batch);
-            let scores = to_host(self.head.forward(&hidden, &packed.last_indices()));
-            let of = |place: usize| scores[place * count..][..count].iter().map(|&s| f64::from(s)).collect();
-            rewards.extend(packed.of_item.iter().map(|&place| of(place)));
+    pub fn by_member(&self, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>> {
+        if let [(decoder, head)] = self.members.as_slice() {
+            return by_head(decoder, head, items, self.max_tokens);
         }
-        Ok(rewards)
+        let mut says = vec![Vec::with_capacity(self.members.len()); items.len()];
+        for (decoder, head) in &self.members {
+            let heads = by_head(decoder, head, items, self.max_tokens)?;
+            says.iter_mut().zip(heads).for_each(|(says, heads)| says.push(Scored::of(&heads).reward));
+        }
+        Ok(says)
     }
+}
+
+/// What each head says of each item, in order.
+fn by_head(
+    decoder: &Decoder,
+    head: &ScalarHead,
+    items: &[Item<'_>],
+    max_tokens: usize,
+) -> Result<Vec<Vec<f64>>> {
+    check_items(decoder, items)?;
+    let count = head.count();
+    let mut rewards = Vec::with_capacity(items.len());
+    for group in by_token_budget(items, max_tokens) {
+        let packed = Packed::new(&items[group]);
+        let hidden = decoder.hidden(&packed.batch);
+        let scores = to_host(head.forward(&hidden, &packed.last_indices()));
+        let of = |place: usize| scores[place * count..][..count].iter().map(|&s| f64::from(s)).collect();
+        rewards.extend(packed.of_item.iter().map(|&place| of(place)));
+    }
+    Ok(rewards)
 }
 
 impl RewardFn for Scorer {

@@ -3,23 +3,30 @@
 
 use crate::context::Context;
 use crate::data_files::{missing, refuse_bad};
+use crate::error::UserError;
 use crate::revisions;
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{Config, Stage};
-use rlaif_core::records::{PreferenceRow, Prompt};
-use rlaif_store::jsonl::{PreferenceData, read_preference_data};
-use rlaif_train::PreferenceExample;
-use std::path::PathBuf;
+use rlaif_core::config::{Config, DpoLossKind, Stage};
+use rlaif_core::records::{PreferenceRow, Prompt, PromptText};
+use rlaif_store::jsonl::{
+    PreferenceData, ResponseData, Rows, TuningRow, read_preference_data, read_tuning_rows,
+};
+use rlaif_train::{PreferenceExample, ResponseExample};
+use std::path::{Path, PathBuf};
 
 /// What a row is, in words.
-const SHAPE: &str = r#"{"prompt", "chosen", "rejected"}"#;
+const PAIR: &str = r#"{"prompt", "chosen", "rejected"}"#;
+const PAIR_OR_RESPONSE: &str =
+    r#"{"prompt", "chosen", "rejected"} or, in a file of their own, {"prompt", "completion", "label"}"#;
 
-/// Preferences in token ids.
+/// What is learnt, in token ids.
 #[derive(Debug, Default)]
 pub struct Examples {
-    /// In the order of the files.
-    pub examples: Vec<PreferenceExample>,
-    /// Pairs left out because a side does not fit into the context.
+    /// Pairs, in the order of the files.
+    pub pairs: Vec<PreferenceExample>,
+    /// Responses by themselves, likewise.
+    pub responses: Vec<ResponseExample>,
+    /// Rows left out because a response does not fit into the context.
     pub too_long: usize,
 }
 
@@ -66,7 +73,8 @@ pub fn fingerprints(context: &Context, stage: Stage) -> Result<Vec<(String, Stri
 /// Reads the files of a stage.
 ///
 /// # Errors
-/// If a file cannot be read, or any row of it is no preference: nothing is trained on what may be only half meant.
+/// If a file cannot be read, any row of it is not what it should be (nothing is trained on what may be only half meant), or single
+/// responses meet a loss that needs pairs.
 pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
     let mut found = Examples::default();
     for file in files(&context.config, stage) {
@@ -74,15 +82,53 @@ pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
         if !path.is_file() {
             return Err(missing(&path, stage).into());
         }
-        let rows = read_preference_data(&path)
-            .with_context(|| format!("reading the preferences of `{}.data`", stage.name()))?;
-        refuse_bad(&path, stage, &rows.bad, SHAPE)?;
-        for data in rows.good {
-            let line = data.line;
-            found.add(context, data).with_context(|| format!("{}:{line}", path.display()))?;
+        let place = |line: u64| format!("{}:{line}", path.display());
+        for row in rows_of(&path, stage)? {
+            match row {
+                TuningRow::Pair(data) => {
+                    let line = data.line;
+                    found.add_pair(context, data).with_context(|| place(line))?;
+                }
+                TuningRow::Response(data) => {
+                    let line = data.line;
+                    refuse_for_pairs(context.config.dpo.loss, &place(line))?;
+                    found.add_response(context, data).with_context(|| place(line))?;
+                }
+            }
         }
     }
     Ok(found)
+}
+
+/// The rows of a file; a reward model learns from pairs only.
+fn rows_of(path: &Path, stage: Stage) -> Result<Vec<TuningRow>> {
+    let reading = || format!("reading the rows of `{}.data`", stage.name());
+    if stage == Stage::Dpo {
+        let Rows { good, bad } = read_tuning_rows(path).with_context(reading)?;
+        refuse_bad(path, stage, &bad, PAIR_OR_RESPONSE)?;
+        return Ok(good);
+    }
+    let Rows { good, bad } = read_preference_data(path).with_context(reading)?;
+    refuse_bad(path, stage, &bad, PAIR)?;
+    Ok(good.into_iter().map(TuningRow::Pair).collect())
+}
+
+/// Single responses have nothing to be compared with.
+fn refuse_for_pairs(loss: DpoLossKind, place: &str) -> Result<(), UserError> {
+    if loss.takes_responses() {
+        return Ok(());
+    }
+    let takes = DpoLossKind::ALL.into_iter().filter(|loss| loss.takes_responses());
+    let names: Vec<String> = takes.map(|loss| format!("`{}`", loss.name())).collect();
+    let message = format!(
+        "{place} is a single response, and `dpo.loss` = {:?} compares the two of a pair",
+        loss.name()
+    );
+    let hint = format!(
+        "Set `dpo.loss` to {}, or give rows of `prompt`, `chosen` and `rejected`",
+        names.join(" or ")
+    );
+    Err(UserError::new(message).hint(hint))
 }
 
 /// Revised over original answers, of the prompts that have them.
@@ -94,35 +140,26 @@ pub fn revised(context: &Context) -> Result<Examples> {
     for revision in revisions::read(&context.folder.revisions())? {
         if let Some(row) = revision.pair() {
             let source = row.judges.join("+");
-            found.add(context, PreferenceData { line: 0, row, margin: 0.0, weight: 1.0, source })?;
+            found.add_pair(context, PreferenceData { line: 0, row, margin: 0.0, weight: 1.0, source })?;
         }
     }
     Ok(found)
 }
 
 impl Examples {
-    /// Adds a pair in token ids. One of which a side does not fit into `policy.max_length` or the model's context is left out (as TRL
-    /// does), since a response that is cut off is another response.
-    fn add(&mut self, context: &Context, data: PreferenceData) -> Result<()> {
-        let PreferenceRow { prompt, chosen, rejected, p, prompt_id, .. } = data.row;
-        let longest =
-            context.policy_files.config.max_position_embeddings.min(context.config.policy.max_length);
-        let tokenizer = context.tokenizer();
-        let response = |text: &str| -> Result<Vec<u32>> {
-            let mut ids = tokenizer.encode(text)?;
-            ids.extend(tokenizer.eos_ids().first());
-            Ok(ids)
-        };
-        let (chosen_ids, rejected_ids) = (response(&chosen)?, response(&rejected)?);
-        let prompt = Prompt { id: prompt_id, prompt, tags: Vec::new(), reference: None };
-        let prompt_ids = context.prompt_ids(&prompt)?;
-        if prompt_ids.len() + chosen_ids.len().max(rejected_ids.len()) > longest {
+    /// Adds a pair. One of which a side does not fit into `policy.max_length` or the model's context is left out (as TRL does), since a
+    /// response that is cut off is another response.
+    fn add_pair(&mut self, context: &Context, data: PreferenceData) -> Result<()> {
+        let PreferenceData { row, margin, weight, source, .. } = data;
+        let PreferenceRow { prompt, chosen, rejected, p, prompt_id, .. } = row;
+        let (prompt_id, prompt_ids) = prompt_ids(context, prompt_id, prompt)?;
+        let [chosen_ids, rejected_ids] = [response_ids(context, &chosen)?, response_ids(context, &rejected)?];
+        if prompt_ids.len() + chosen_ids.len().max(rejected_ids.len()) > longest(context) {
             self.too_long += 1;
             return Ok(());
         }
-        let PreferenceData { margin, weight, source, .. } = data;
-        self.examples.push(PreferenceExample {
-            prompt_id: prompt.id,
+        self.pairs.push(PreferenceExample {
+            prompt_id,
             prompt_ids,
             chosen_ids,
             rejected_ids,
@@ -133,4 +170,36 @@ impl Examples {
         });
         Ok(())
     }
+
+    /// Adds a single response, likewise.
+    fn add_response(&mut self, context: &Context, data: ResponseData) -> Result<()> {
+        let ResponseData { prompt, prompt_id, completion, label, source, .. } = data;
+        let (prompt_id, prompt_ids) = prompt_ids(context, prompt_id, prompt)?;
+        let response_ids = response_ids(context, &completion)?;
+        if prompt_ids.len() + response_ids.len() > longest(context) {
+            self.too_long += 1;
+            return Ok(());
+        }
+        let p = if label { 1.0 } else { 0.0 };
+        self.responses.push(ResponseExample { prompt_id, prompt_ids, response_ids, p, source });
+        Ok(())
+    }
+}
+
+fn longest(context: &Context) -> usize {
+    context.policy_files.config.max_position_embeddings.min(context.config.policy.max_length)
+}
+
+fn prompt_ids(context: &Context, id: String, prompt: PromptText) -> Result<(String, Vec<u32>)> {
+    let prompt = Prompt { id, prompt, tags: Vec::new(), reference: None };
+    let ids = context.prompt_ids(&prompt)?;
+    Ok((prompt.id, ids))
+}
+
+/// A response that ends its turn.
+fn response_ids(context: &Context, text: &str) -> Result<Vec<u32>> {
+    let tokenizer = context.tokenizer();
+    let mut ids = tokenizer.encode(text)?;
+    ids.extend(tokenizer.eos_ids().first());
+    Ok(ids)
 }

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::error::{Interrupted, UserError};
+use crate::preference_data::Examples;
 use crate::progress::{Progress, say};
 use crate::report::data::Estimate;
 use crate::run_folder::write_whole;
@@ -19,47 +20,50 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The preferences that a stage trains on, in token ids: the run's own in the order of the store, then revised over original answers,
-/// then those of its files.
+/// What a stage trains on, in token ids: the run's own preferences in the order of the store, then revised over original answers, then
+/// the rows of its files.
 ///
 /// # Errors
 /// If the store or a file cannot be read, or nothing is left to train on.
-pub fn examples(context: &Context, stage: Stage) -> Result<Vec<PreferenceExample>> {
-    let mut examples = match preference_data::reads_labels(&context.config, stage) {
-        true => labelled_examples(context)?,
-        false => Vec::new(),
-    };
+pub fn examples(context: &Context, stage: Stage) -> Result<Examples> {
+    let mut all = Examples::default();
+    if preference_data::reads_labels(&context.config, stage) {
+        all.pairs = labelled_examples(context)?;
+    }
     let name = stage.name();
     let left_out = |count: usize, of: &str| {
         if count > 0 {
             say(&format!(
-                "{name}: {count} pairs of {of} are left out: a side is longer than `policy.max_length` or the model's context"
+                "{name}: {count} rows of {of} are left out: a side is longer than `policy.max_length` or the model's context"
             ));
         }
     };
     if preference_data::reads_revisions(&context.config, stage) {
         let revised = preference_data::revised(context)?;
         left_out(revised.too_long, "revised and original answers");
-        say(&format!("{name}: {} pairs are revised over original answers", revised.examples.len()));
-        examples.extend(revised.examples);
+        say(&format!("{name}: {} pairs are revised over original answers", revised.pairs.len()));
+        all.pairs.extend(revised.pairs);
     }
     let of_files = preference_data::read(context, stage)?;
     left_out(of_files.too_long, &format!("`{name}.data`"));
     // A prompt that the run has too must be held out with the run's pairs of it.
     let known: HashMap<Vec<u32>, String> =
-        examples.iter().map(|e| (e.prompt_ids.clone(), e.prompt_id.clone())).collect();
-    examples.extend(of_files.examples.into_iter().map(|mut example| {
-        if let Some(id) = known.get(&example.prompt_ids) {
-            example.prompt_id.clone_from(id);
-        }
-        example
+        all.pairs.iter().map(|e| (e.prompt_ids.clone(), e.prompt_id.clone())).collect();
+    let id = |prompt_ids: &Vec<u32>, id: String| known.get(prompt_ids).cloned().unwrap_or(id);
+    all.pairs.extend(of_files.pairs.into_iter().map(|mut pair| {
+        pair.prompt_id = id(&pair.prompt_ids, pair.prompt_id);
+        pair
     }));
-    if examples.is_empty() {
+    all.responses.extend(of_files.responses.into_iter().map(|mut response| {
+        response.prompt_id = id(&response.prompt_ids, response.prompt_id);
+        response
+    }));
+    if all.pairs.is_empty() && all.responses.is_empty() {
         return Err(UserError::new("no preference is left to train on")
             .hint("Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help")
             .into());
     }
-    Ok(examples)
+    Ok(all)
 }
 
 /// The run's own preferences, in the order of the store.
@@ -115,7 +119,8 @@ pub fn finished<T>(outcome: Outcome<T>, stage: &str) -> Result<T> {
 
 /// Writes metrics to `metrics/{stage}.jsonl` and to TensorBoard's `tensorboard/{stage}/`, moves the bar, and listens to Ctrl-C.
 pub struct StageHooks {
-    stage: &'static str,
+    /// How the bar and what is said name it.
+    name: String,
     unit: &'static str,
     path: PathBuf,
     events_folder: PathBuf,
@@ -129,12 +134,17 @@ pub struct StageHooks {
 
 impl StageHooks {
     /// Hooks of one stage.
-    pub fn new(context: &Context, stage: &'static str, unit: &'static str) -> Self {
+    pub fn new(context: &Context, stage: &str, unit: &'static str) -> Self {
+        Self::of_part(context, stage.into(), stage, unit)
+    }
+
+    /// Hooks of a part of a stage that has files of its own, under `files`.
+    pub fn of_part(context: &Context, name: String, files: &str, unit: &'static str) -> Self {
         Self {
-            stage,
+            name,
             unit,
-            path: context.folder.metrics(stage),
-            events_folder: context.folder.tensorboard(stage),
+            path: context.folder.metrics(files),
+            events_folder: context.folder.tensorboard(files),
             events: None,
             resumed_at: 0,
             have: None,
@@ -161,7 +171,10 @@ impl StageHooks {
         let have = match &mut self.have {
             Some(have) => have,
             // Rows after the checkpoint come again, so they go before the first one is written.
-            None => self.have.insert(truncate(&self.path, self.resumed_at)?),
+            None => {
+                self.path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+                self.have.insert(truncate(&self.path, self.resumed_at)?)
+            }
         };
         if !have.insert((row.step, row.values.keys().cloned().collect())) {
             return Ok(());
@@ -186,7 +199,7 @@ impl Hooks for StageHooks {
     fn progress(&mut self, done: u64, total: u64, note: &str) {
         let progress = match &mut self.progress {
             Some(progress) => progress,
-            None => self.progress.insert(Progress::new(self.stage, self.unit, done, total)),
+            None => self.progress.insert(Progress::new(&self.name, self.unit, done, total)),
         };
         progress.set(done, total, note);
     }
@@ -198,11 +211,11 @@ impl Hooks for StageHooks {
 
     fn resumed(&mut self, step: u64) {
         self.resumed_at = step;
-        say(&format!("{}: goes on after step {step}", self.stage));
+        say(&format!("{}: goes on after step {step}", self.name));
     }
 
     fn warning(&mut self, message: &str) {
-        say(&format!("warning: {}: {message}", self.stage));
+        say(&format!("warning: {}: {message}", self.name));
     }
 }
 
@@ -259,7 +272,7 @@ mod tests {
         );
         std::fs::write(&path, text).unwrap();
         let mut hooks = StageHooks {
-            stage: "dpo",
+            name: "dpo".into(),
             unit: "steps",
             path: path.clone(),
             events_folder: folder.path().join("tensorboard"),

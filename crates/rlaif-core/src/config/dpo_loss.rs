@@ -39,6 +39,8 @@ pub enum DpoLossKind {
     Aot,
     /// The same over the rewards of either side.
     AotUnpaired,
+    /// `kto` with its reference point at 0: anchored preference optimisation of single responses.
+    ApoZeroUnpaired,
     /// Anchored preference optimisation, D'Oosterlinck et al. 2024, for chosen responses that beat the policy's own.
     ApoZero,
     /// The same for chosen responses that do not.
@@ -49,7 +51,7 @@ pub enum DpoLossKind {
 
 impl DpoLossKind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Sigmoid,
         Self::Cdpo,
         Self::Robust,
@@ -66,6 +68,7 @@ impl DpoLossKind {
         Self::SppoHard,
         Self::Aot,
         Self::AotUnpaired,
+        Self::ApoZeroUnpaired,
         Self::ApoZero,
         Self::ApoDown,
         Self::Discopop,
@@ -90,6 +93,7 @@ impl DpoLossKind {
             Self::SppoHard => "sppo_hard",
             Self::Aot => "aot",
             Self::AotUnpaired => "aot_unpaired",
+            Self::ApoZeroUnpaired => "apo_zero_unpaired",
             Self::ApoZero => "apo_zero",
             Self::ApoDown => "apo_down",
             Self::Discopop => "discopop",
@@ -101,6 +105,11 @@ impl DpoLossKind {
         matches!(self, Self::Aot | Self::AotUnpaired)
     }
 
+    /// Whether it looks at each response by itself, and so can learn from responses without a partner.
+    pub fn takes_responses(self) -> bool {
+        matches!(self, Self::Kto | Self::ApoZeroUnpaired)
+    }
+
     /// Whether it reads this key of `[dpo]`, of those that are not for all losses.
     pub(super) fn reads(self, key: &str) -> bool {
         match self {
@@ -108,7 +117,7 @@ impl DpoLossKind {
                 key == "label_smoothing"
             }
             Self::Simpo => key == "simpo_gamma",
-            Self::Kto => key == "desirable_weight" || key == "undesirable_weight",
+            Self::Kto | Self::ApoZeroUnpaired => key == "desirable_weight" || key == "undesirable_weight",
             Self::Discopop => key == "discopop_tau",
             _ => false,
         }

@@ -32,8 +32,8 @@ pub use load::{ConfigError, Origin, Resolved};
 pub use optim::{LoraConfig, OptimConfig, OptimizerKind, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{
-    Algorithm, CriticTrunk, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel, Reduction, RewardKind,
-    RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
+    Algorithm, CriticTrunk, EnsembleReward, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel,
+    Reduction, RewardKind, RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
 };
 pub use preference::{BatchBy, DpoConfig, RewardConfig};
 pub use revise::{Principle, ReviseConfig};

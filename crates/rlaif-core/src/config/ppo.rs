@@ -26,6 +26,18 @@ pub enum Algorithm {
     OnlineDpo,
 }
 
+/// From what the members of an ensemble say of a response to its reward; Coste et al. 2023 (<https://arxiv.org/abs/2310.02743>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnsembleReward {
+    /// Their mean.
+    Mean,
+    /// The least: worst-case optimisation.
+    WorstCase,
+    /// Mean − λ · standard deviation: uncertainty-weighted optimisation (the paper subtracts the variance).
+    UncertaintyWeighted,
+}
+
 impl Algorithm {
     /// Every algorithm.
     pub const ALL: [Self; 8] = [
@@ -303,6 +315,10 @@ pub struct PpoConfig {
     pub cliprange_value: f64,
     /// Subtract from the score of a response that does not end. Default 1.0 (TRL: off, 1.0 advised).
     pub missing_eos_penalty: Option<f64>,
+    /// What several reward models (`reward.members`), or heads of one, say together. Default `mean`.
+    pub ensemble: EnsembleReward,
+    /// λ of `ensemble` = `uncertainty_weighted`. Default 1.
+    pub uncertainty_weight: f64,
     /// Leave responses that do not end out of the policy's loss (DAPO's overlong filtering; TRL's `mask_truncated_completions`).
     /// Default false.
     pub mask_truncated: bool,
@@ -369,6 +385,8 @@ impl Default for PpoConfig {
             vf_coef: 0.1,
             cliprange_value: 0.2,
             missing_eos_penalty: Some(1.0),
+            ensemble: EnsembleReward::Mean,
+            uncertainty_weight: 1.0,
             mask_truncated: false,
             score_clip: None,
             score_placement: ScorePlacement::LastToken,

@@ -42,6 +42,9 @@ pub struct RewardConfig {
     /// Scalar heads on the one trunk, each of which learns from a half of the pairs of its own: the reward is their mean, the
     /// uncertainty their standard deviation. Default 1.
     pub heads: usize,
+    /// Reward models of this recipe, each with a seed of its own: the reward is their mean, the uncertainty their standard deviation.
+    /// Default 1.
+    pub members: usize,
     /// Share of the prompts whose pairs are held out for accuracy and calibration. Default 0.2.
     pub holdout_fraction: f64,
     /// Optimizer steps between checkpoints. Default 10.
@@ -66,6 +69,7 @@ impl Default for RewardConfig {
             center_rewards_coefficient: 0.01,
             truncated_negatives: 0.0,
             heads: 1,
+            members: 1,
             holdout_fraction: 0.2,
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(1e-5),
@@ -79,8 +83,8 @@ impl Default for RewardConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct DpoConfig {
     /// JSONL files of preferences to train on, beside the run's own where `run.stages` has `label`; relative to the config file. Rows:
-    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `source`; `margin` and `weight` are for
-    /// the reward model. Default none.
+    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `source` (`margin` and `weight` are for the reward model); or, for `kto` and
+    /// `apo_zero_unpaired`, single responses: `prompt`, `completion`, `label`, and optionally `source`. Default none.
     pub data: Vec<PathBuf>,
     /// Train on revised over original answers of the stage `revise` too. Default false.
     pub revisions: bool,
@@ -93,9 +97,9 @@ pub struct DpoConfig {
     pub label_smoothing: Option<f64>,
     /// `simpo`: the reward, β times the mean log-prob, by which chosen is to beat rejected. Default 0.5 (TRL, LLaMA-Factory).
     pub simpo_gamma: f64,
-    /// `kto`: weight of chosen responses. Default 1 (TRL).
+    /// `kto`, `apo_zero_unpaired`: weight of chosen, or desirable, responses. Default 1 (TRL).
     pub desirable_weight: f64,
-    /// `kto`: weight of rejected responses. Default 1 (TRL).
+    /// `kto`, `apo_zero_unpaired`: weight of rejected, or undesirable, responses. Default 1 (TRL).
     pub undesirable_weight: f64,
     /// `discopop`: how sharply it changes from the logistic to the exponential loss. Default 0.05 (TRL).
     pub discopop_tau: f64,

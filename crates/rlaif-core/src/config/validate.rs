@@ -1,8 +1,8 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 use super::{
-    Algorithm, BatchBy, Config, DpoConfig, DpoLossKind, JudgeConfig, JudgeKind, KlController, KlPlace,
-    LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage,
+    Algorithm, BatchBy, Config, DpoConfig, DpoLossKind, EnsembleReward, JudgeConfig, JudgeKind, KlController,
+    KlPlace, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage,
     StructuredOutput,
 };
 use std::collections::BTreeSet;
@@ -26,6 +26,9 @@ impl Display for Problem {
 
 /// Heads of a reward model: more tell nothing new, since they read the same trunk.
 const MOST_HEADS: usize = 64;
+
+/// Members of an ensemble: each is a whole training, and all are in memory while they score.
+const MOST_MEMBERS: usize = 16;
 
 /// Devices that a build may have.
 const DEVICES: [&str; 7] = ["auto", "cpu", "wgpu", "vulkan", "metal", "rocm", "cuda"];
@@ -64,6 +67,7 @@ impl Config {
         self.check_prices(&mut check);
         self.check_preference_trainers(&mut check);
         check_ppo(&mut check, &self.ppo);
+        self.check_ensemble(&mut check);
         self.check_rewards(&mut check);
         self.check_evaluate(&mut check);
         self.check_lengths(&mut check);
@@ -354,6 +358,9 @@ impl Config {
         if !(1..=MOST_HEADS).contains(&reward.heads) {
             check.add("reward.heads", format!("must be 1 to {MOST_HEADS}, got {}", reward.heads));
         }
+        if !(1..=MOST_MEMBERS).contains(&reward.members) {
+            check.add("reward.members", format!("must be 1 to {MOST_MEMBERS}, got {}", reward.members));
+        }
         check.share("reward.truncated_negatives", reward.truncated_negatives, Ends::Both);
         check.at_least("reward.center_rewards_coefficient", reward.center_rewards_coefficient, 0.0);
         check.share("reward.holdout_fraction", reward.holdout_fraction, Ends::ZeroOnly);
@@ -361,6 +368,20 @@ impl Config {
         check_optim(check, "reward.optim", &reward.optim);
         check_lora(check, "reward.lora", reward.lora.as_ref());
         check_dpo(check, &self.dpo);
+    }
+
+    fn check_ensemble(&self, check: &mut Checks) {
+        let (reward, ppo) = (&self.reward, &self.ppo);
+        if ppo.ensemble != EnsembleReward::Mean && reward.members == 1 && reward.heads == 1 {
+            let message = "must be \"mean\" unless `reward.members` or `reward.heads` is above 1: one model has nobody to disagree with";
+            check.add("ppo.ensemble", message.into());
+        }
+        check.at_least("ppo.uncertainty_weight", ppo.uncertainty_weight, 0.0);
+        let given = ppo.uncertainty_weight != PpoConfig::default().uncertainty_weight;
+        if given && ppo.ensemble != EnsembleReward::UncertaintyWeighted {
+            let message = "is read only with `ppo.ensemble` = \"uncertainty_weighted\"";
+            check.add("ppo.uncertainty_weight", message.into());
+        }
     }
 
     fn check_evaluate(&self, check: &mut Checks) {

@@ -317,7 +317,7 @@ fn a_loss_of_dpo_is_checked_with_the_keys_that_it_reads() {
     4 problems in the config
       `dpo.label_smoothing` is not read by `dpo.loss` = "hinge"; it is for `cdpo`, `robust`, `exo_pair`, `aot`, `aot_unpaired` (line 3)
       `dpo.simpo_gamma` is not read by `dpo.loss` = "hinge"; it is for `simpo` (line 4)
-      `dpo.desirable_weight` is not read by `dpo.loss` = "hinge"; it is for `kto` (line 5)
+      `dpo.desirable_weight` is not read by `dpo.loss` = "hinge"; it is for `kto`, `apo_zero_unpaired` (line 5)
       `dpo.discopop_tau` is not read by `dpo.loss` = "hinge"; it is for `discopop` (line 6)
     "#);
     assert_snapshot!(error("[dpo]\nloss = 'aot'\nbatch_size = 1\nmicro_batch_size = 1\nlabel_smoothing = 0.5"), @r#"
@@ -327,7 +327,7 @@ fn a_loss_of_dpo_is_checked_with_the_keys_that_it_reads() {
       `dpo.label_smoothing` must be at least 0 and below 0.5, got 0.5 (line 5)
     "#);
     assert_snapshot!(error("[dpo]\nloss = 'exo_pair'\nlabel_smoothing = 0"), @r#"`dpo.label_smoothing` must be above 0 with `dpo.loss` = "exo_pair", which takes its logarithm, got 0 (line 3)"#);
-    assert_snapshot!(error("[dpo]\nloss = 'ipo'"), @r#"`dpo.loss` must be one of `sigmoid`, `cdpo`, `robust`, `hinge`, `ipo_mean`, `ipo_sum`, `sigmoid_norm`, `simpo`, `orpo`, `kto`, `exo_pair`, `nca_pair`, `bco_pair`, `sppo_hard`, `aot`, `aot_unpaired`, `apo_zero`, `apo_down`, `discopop`, got "ipo" (line 2)"#);
+    assert_snapshot!(error("[dpo]\nloss = 'ipo'"), @r#"`dpo.loss` must be one of `sigmoid`, `cdpo`, `robust`, `hinge`, `ipo_mean`, `ipo_sum`, `sigmoid_norm`, `simpo`, `orpo`, `kto`, `exo_pair`, `nca_pair`, `bco_pair`, `sppo_hard`, `aot`, `aot_unpaired`, `apo_zero_unpaired`, `apo_zero`, `apo_down`, `discopop`, got "ipo" (line 2)"#);
 }
 
 #[test]
@@ -346,6 +346,15 @@ fn what_a_reward_model_learns_from_and_how_is_checked() {
       `reward.truncated_negatives` must be between 0 and 1, got 1.5 (line 7)
       `dpo.data[0]` must not be empty (line 9)
     "#);
+    let text = "[reward]\nmembers = 5\n[ppo]\nensemble = 'uncertainty_weighted'\nuncertainty_weight = 0.5";
+    let several = load(text).unwrap();
+    assert_eq!(load(&several.to_toml()).unwrap().config, several.config);
+    assert_snapshot!(error("[reward]\nmembers = 0\nheads = 2\n[ppo]\nensemble = 'worst_case'\nuncertainty_weight = 0.5"), @r#"
+    2 problems in the config
+      `reward.members` must be 1 to 16, got 0 (line 2)
+      `ppo.uncertainty_weight` is read only with `ppo.ensemble` = "uncertainty_weighted" (line 6)
+    "#);
+    assert_snapshot!(error("[ppo]\nensemble = 'worst_case'"), @r#"`ppo.ensemble` must be "mean" unless `reward.members` or `reward.heads` is above 1: one model has nobody to disagree with (line 2)"#);
     assert_snapshot!(error("[reward]\nrevisions = true"), @"`reward.revisions` can be true only where the run has a stage `revise`: set `revise.rounds` (line 2)");
     assert!(load("[revise]\nrounds = 1\n[reward]\nrevisions = true\n[dpo]\nrevisions = true").is_ok());
     assert_snapshot!(error("[reward]\nbatch_by = 'tokens'"), @r#"`reward.batch_by` must be `pairs` or `prompts`, got "tokens" (line 2)"#);

@@ -7,6 +7,7 @@ mod demonstrations;
 mod lines;
 mod preferences;
 mod prompts;
+mod responses;
 mod write;
 
 pub use demonstrations::{read_demonstrations, read_demonstrations_from};
@@ -17,6 +18,7 @@ pub use preferences::{
     write_preferences,
 };
 pub use prompts::{prompt_id, read_prompts, read_prompts_from};
+pub use responses::{ResponseData, TuningRow, read_tuning_rows, read_tuning_rows_from};
 pub use write::{write_bad_rows, write_jsonl};
 
 use crate::{Result, StoreError};

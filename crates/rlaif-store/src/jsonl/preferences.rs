@@ -2,6 +2,7 @@
 
 use super::lines::{for_each_object, kind};
 use super::prompts::{messages, present, prompt_text, text};
+use super::responses::is_response;
 use super::{Rows, prompt_id, read_file, write_jsonl};
 use crate::Result;
 use rlaif_core::records::{PreferenceRow, PromptText};
@@ -147,7 +148,15 @@ fn preference(line: u64, row: &Map<String, Value>) -> std::result::Result<Prefer
     }
 }
 
-fn preference_data(line: u64, object: &Map<String, Value>) -> std::result::Result<PreferenceData, String> {
+pub(super) fn preference_data(
+    line: u64,
+    object: &Map<String, Value>,
+) -> std::result::Result<PreferenceData, String> {
+    if is_response(object) {
+        return Err(
+            "the row is a single response, and this learns from pairs: `prompt`, `chosen`, `rejected`".into(),
+        );
+    }
     let mut row = any_preference(line, object)?;
     let mut margin = number(object, "margin")?.unwrap_or(0.0);
     let weight = number(object, "weight")?.unwrap_or(1.0);

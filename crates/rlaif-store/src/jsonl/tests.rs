@@ -272,6 +272,59 @@ fn rows_to_train_on_say_how_much_they_count_and_who_labelled_them() {
 }
 
 #[test]
+fn rows_to_tune_on_are_pairs_or_single_responses_but_not_both() {
+    let response = r#"{"prompt": "a", "completion": "x", "label": true}"#;
+    let pair = r#"{"prompt": "a", "chosen": "x", "rejected": "y", "label": 1, "completion": "passed over"}"#;
+    let of = |lines: &[&str]| read_tuning_rows_from(lines.join("\n").as_bytes()).unwrap();
+    let reasons = |rows: &Rows<TuningRow>| -> Vec<(u64, String)> {
+        rows.bad.iter().map(|bad| (bad.line, bad.reason.clone())).collect()
+    };
+    let messages = r#"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "z"}], "label": false, "source": "me", "prompt_id": "p"}"#;
+    let rows = of(&[
+        response,
+        messages,
+        pair,
+        r#"{"prompt": "a", "completion": "x"}"#,
+        r#"{"prompt": "a", "completion": "x", "label": 1}"#,
+        r#"{"prompt": "a", "label": true}"#,
+        r#"{"prompt": "a", "completion": " ", "label": true}"#,
+        r#"{"prompt": "a", "chosen": "x"}"#,
+    ]);
+    let told: Vec<_> = rows
+        .good
+        .iter()
+        .map(|row| match row {
+            TuningRow::Response(r) => (r.line, r.completion.as_str(), r.label, r.source.as_str()),
+            TuningRow::Pair(_) => panic!("{row:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(1, "x", true, "human"), (2, "z", false, "me")]);
+    let mixed = "the row is a pair, and line 1 a single response; keep the two in files of their own";
+    assert_eq!(
+        reasons(&rows),
+        [
+            (3, mixed.into()),
+            (4, "`label` is missing: true for a desirable response, false for another".into()),
+            (5, "`label` must be true or false, got a number".into()),
+            (6, "`completion` is missing".into()),
+            (7, "`completion` is empty".into()),
+            (8, mixed.into()),
+        ]
+    );
+    let rows = of(&[pair, response, r#"{"prompt": "a", "chosen": "x"}"#]);
+    assert!(matches!(rows.good.as_slice(), [TuningRow::Pair(data)] if data.row.chosen == "x"));
+    assert_eq!(
+        reasons(&rows),
+        [
+            (2, "the row is a single response, and line 1 a pair; keep the two in files of their own".into()),
+            (3, "`rejected` is missing".into()),
+        ]
+    );
+    let rows = read_preference_data_from(response.as_bytes()).unwrap();
+    assert!(rows.bad[0].reason.starts_with("the row is a single response, and this learns from pairs"));
+}
+
+#[test]
 fn a_failed_write_leaves_the_old_file_and_no_other() {
     struct Broken;
     impl serde::Serialize for Broken {
@@ -298,6 +351,7 @@ proptest! {
         prop_assert_eq!(rows.good.len() + rows.bad.len(), written.count());
         read_preferences_from(&bytes[..]).unwrap();
         read_preference_data_from(&bytes[..]).unwrap();
+        read_tuning_rows_from(&bytes[..]).unwrap();
         read_probe_from(&bytes[..]).unwrap();
     }
 

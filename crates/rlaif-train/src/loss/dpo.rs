@@ -1,85 +1,37 @@
-//! Direct preference optimisation and its relatives: functions of the log-probs of a pair, and two of a batch of them.
+//! Direct preference optimisation and its relatives: functions of the log-probs of a pair, two of a batch of them, and two of single
+//! responses. Names and, where nothing else is said, conventions are TRL's.
+//!
+//! For chosen and rejected, lp are the summed log-probs of the response under the policy and lr under the reference, |·| its tokens;
+//! a = lp_c − lr_c, b = lp_r − lr_r, Δ = a − b, Δ' = a/|c| − b/|r|, m = lp/|·|; ε is the share of flipped labels.
+//!
+//! | loss | minimises | from |
+//! |---|---|---|
+//! | `sigmoid` | −log σ(βΔ) | Rafailov et al. 2023, eq. 7 (<https://arxiv.org/abs/2305.18290>) |
+//! | `cdpo` | −(1−ε) log σ(βΔ) − ε log σ(−βΔ) | Mitchell 2023 (<https://ericmitchell.ai/cdpo.pdf>); OpenRLHF's `label_smoothing` |
+//! | `robust` | (−(1−ε) log σ(βΔ) + ε log σ(−βΔ)) / (1 − 2ε) | Chowdhury et al. 2024 (<https://arxiv.org/abs/2403.00409>) |
+//! | `hinge` | max(0, 1 − βΔ) | Zhao et al. 2023, SLiC (<https://arxiv.org/abs/2305.10425>), with DPO's rewards |
+//! | `ipo_mean` | (Δ' − 1/(2β))² | Azar et al. 2023, eq. 17 (<https://arxiv.org/abs/2310.12036>); TRL's reading |
+//! | `ipo_sum` | (Δ − 1/(2β))² | OpenRLHF's reading |
+//! | `sigmoid_norm` | −log σ(βΔ') | |
+//! | `simpo` | −log σ(β m_c − β m_r − γ) | Meng et al. 2024, eq. 6 (<https://arxiv.org/abs/2405.14734>) |
+//! | `orpo` | −m_c − β log σ(logit e^{m_c} − logit e^{m_r}), logit P = log P/(1−P) | Hong et al. 2024, eq. 6 (<https://arxiv.org/abs/2403.07691>). The first term is over the response, a mean a pair, as in the paper and LLaMA-Factory; TRL's is over prompt and response, a mean over the tokens of a batch |
+//! | `kto` | ½ w_d (1 − σ(β(a − z))) + ½ w_u (1 − σ(β(z − b))) | Ethayarajh et al. 2024, eq. 8 (<https://arxiv.org/abs/2402.01306>), the mean over both responses, see [`kto`]; z is the reference point, a number to the gradient |
+//! | `apo_zero_unpaired` | the same with z = 0 | D'Oosterlinck et al. 2024, eq. 7 (<https://arxiv.org/abs/2408.06266>) response by response |
+//! | `exo_pair` | KL((σ(βΔ), σ(−βΔ)) ‖ (1−ε, ε)), ε above 0 | Ji et al. 2024, eq. 16 (<https://arxiv.org/abs/2402.00856>) |
+//! | `nca_pair` | −log σ(βa) − ½ log σ(−βa) − ½ log σ(−βb) | Chen et al. 2024 (<https://arxiv.org/abs/2402.05369>) |
+//! | `bco_pair` | −log σ(βa) − log σ(−βb) | Jung et al. 2024 (<https://arxiv.org/abs/2404.04656>) without the reward shift |
+//! | `sppo_hard` | (a − 1/(2β))² + (b + 1/(2β))² | Wu et al. 2024, eq. 4.7 (<https://arxiv.org/abs/2405.00675>) |
+//! | `apo_zero` | 1 − σ(βa) + σ(βb) | D'Oosterlinck et al. 2024, eq. 7 |
+//! | `apo_down` | σ(βa) + 1 − σ(βΔ) | eq. 8 there |
+//! | `discopop` | −(1−μ) log σ(βΔ) + μ e^{−βΔ}, μ = σ(βΔ/τ) | Lu et al. 2024, eq. 5 (<https://arxiv.org/abs/2406.08414>) |
+//! | `aot`, `aot_unpaired` | of a batch, see [`aot`](super::aot) | Melnyk et al. 2024 (<https://arxiv.org/abs/2406.05882>) |
 
 use rlaif_core::config::{DpoConfig, DpoLossKind};
 
 use super::aot::{aot, aot_unpaired};
-use super::bradley_terry::PairGradient;
+use super::bradley_terry::{PairGradient, smoothed};
+use super::kto::{kto, sigmoid_with_slope};
 use super::{cross_entropy, log_sigmoid, sigmoid};
-
-/// What is minimised for a pair of which the first response was chosen.
-///
-/// For chosen and rejected, lp are the summed log-probs of the response under the policy and lr under the reference, |·| its tokens;
-/// a = lp_c − lr_c, b = lp_r − lr_r, Δ = a − b, Δ' = a/|c| − b/|r|. Names and, where nothing else is said, conventions are TRL's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum DpoLoss {
-    /// −log σ(βΔ): Rafailov et al. 2023, eq. 7 (<https://arxiv.org/abs/2305.18290>).
-    Sigmoid,
-    /// −(1−ε) log σ(βΔ) − ε log σ(−βΔ): cDPO, Mitchell 2023 (<https://ericmitchell.ai/cdpo.pdf>); OpenRLHF's `label_smoothing`.
-    Conservative {
-        /// Share of flipped labels.
-        label_smoothing: f64,
-    },
-    /// (−(1−ε) log σ(βΔ) + ε log σ(−βΔ)) / (1 − 2ε): Chowdhury et al. 2024 (<https://arxiv.org/abs/2403.00409>).
-    Robust {
-        /// Share of flipped labels, below ½.
-        label_smoothing: f64,
-    },
-    /// max(0, 1 − βΔ): Zhao et al. 2023, SLiC (<https://arxiv.org/abs/2305.10425>), with DPO's rewards.
-    Hinge,
-    /// (Δ' − 1/(2β))²: Azar et al. 2023, eq. 17 (<https://arxiv.org/abs/2310.12036>); TRL's reading.
-    IpoMean,
-    /// (Δ − 1/(2β))²: OpenRLHF's reading.
-    IpoSum,
-    /// −log σ(βΔ').
-    SigmoidNorm,
-    /// −log σ(β lp_c/|c| − β lp_r/|r| − γ): SimPO, Meng et al. 2024, eq. 6 (<https://arxiv.org/abs/2405.14734>).
-    Simpo {
-        /// γ, in units of the reward.
-        gamma: f64,
-    },
-    /// −m_c − β log σ(logit e^{m_c} − logit e^{m_r}) with m = lp/|·|, logit P = log P/(1−P): Hong et al. 2024, eq. 6
-    /// (<https://arxiv.org/abs/2403.07691>). The first term is over the response, a mean a pair, as in the paper and LLaMA-Factory;
-    /// TRL's is over prompt and response, a mean over the tokens of a batch.
-    Orpo,
-    /// ½ w_d (1 − σ(β(a − z))) + ½ w_u (1 − σ(β(z − b))): Ethayarajh et al. 2024, eq. 8 (<https://arxiv.org/abs/2402.01306>), the
-    /// mean over both responses; z is the reference point, a number to the gradient.
-    Kto {
-        /// w_d.
-        desirable_weight: f64,
-        /// w_u.
-        undesirable_weight: f64,
-    },
-    /// KL((σ(βΔ), σ(−βΔ)) ‖ (1−ε, ε)): Ji et al. 2024, eq. 16 (<https://arxiv.org/abs/2402.00856>).
-    Exo {
-        /// ε, above 0.
-        label_smoothing: f64,
-    },
-    /// −log σ(βa) − ½ log σ(−βa) − ½ log σ(−βb): Chen et al. 2024 (<https://arxiv.org/abs/2402.05369>).
-    Nca,
-    /// −log σ(βa) − log σ(−βb): Jung et al. 2024 (<https://arxiv.org/abs/2404.04656>) without the reward shift, as TRL's `bco_pair`.
-    Bco,
-    /// (a − 1/(2β))² + (b + 1/(2β))²: Wu et al. 2024, eq. 4.7 (<https://arxiv.org/abs/2405.00675>).
-    Sppo,
-    /// 1 − σ(βa) + σ(βb): D'Oosterlinck et al. 2024, eq. 7 (<https://arxiv.org/abs/2408.06266>).
-    ApoZero,
-    /// σ(βa) + 1 − σ(βΔ): eq. 8 there.
-    ApoDown,
-    /// −(1−m) log σ(βΔ) + m e^{−βΔ} with m = σ(βΔ/τ): Lu et al. 2024, eq. 5 (<https://arxiv.org/abs/2406.08414>).
-    Discopop {
-        /// τ.
-        tau: f64,
-    },
-    /// Of a batch, see [`aot`]: Melnyk et al. 2024 (<https://arxiv.org/abs/2406.05882>).
-    Aot {
-        /// Share of flipped labels.
-        label_smoothing: f64,
-    },
-    /// Of a batch, see [`aot_unpaired`].
-    AotUnpaired {
-        /// Share of flipped labels.
-        label_smoothing: f64,
-    },
-}
 
 /// Summed log-probs of the two responses of a pair under policy and reference, their lengths in tokens, and the label.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,59 +52,58 @@ pub struct PairLogps {
     pub p: f64,
 }
 
-/// A loss with its β.
+/// Summed log-probs of a single response under policy and reference, and its label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResponseLogps {
+    /// Policy.
+    pub policy: f64,
+    /// Reference.
+    pub reference: f64,
+    /// P(desirable).
+    pub p: f64,
+}
+
+/// A loss with its numbers; a loss reads those that are its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
     /// Which.
-    pub loss: DpoLoss,
+    pub loss: DpoLossKind,
     /// Strength of the leash to the reference; ORPO's λ, the weight of the odds ratio.
     pub beta: f64,
+    /// ε.
+    pub label_smoothing: f64,
+    /// γ of SimPO, in units of the reward.
+    pub simpo_gamma: f64,
+    /// w_d.
+    pub desirable_weight: f64,
+    /// w_u.
+    pub undesirable_weight: f64,
+    /// τ of DiscoPOP.
+    pub discopop_tau: f64,
 }
 
 impl Objective {
     /// The objective of a config.
     pub fn of(config: &DpoConfig) -> Self {
-        let label_smoothing = config.label_smoothing();
-        let loss = match config.loss {
-            DpoLossKind::Sigmoid => DpoLoss::Sigmoid,
-            DpoLossKind::Cdpo => DpoLoss::Conservative { label_smoothing },
-            DpoLossKind::Robust => DpoLoss::Robust { label_smoothing },
-            DpoLossKind::Hinge => DpoLoss::Hinge,
-            DpoLossKind::IpoMean => DpoLoss::IpoMean,
-            DpoLossKind::IpoSum => DpoLoss::IpoSum,
-            DpoLossKind::SigmoidNorm => DpoLoss::SigmoidNorm,
-            DpoLossKind::Simpo => DpoLoss::Simpo { gamma: config.simpo_gamma },
-            DpoLossKind::Orpo => DpoLoss::Orpo,
-            DpoLossKind::Kto => DpoLoss::Kto {
-                desirable_weight: config.desirable_weight,
-                undesirable_weight: config.undesirable_weight,
-            },
-            DpoLossKind::ExoPair => DpoLoss::Exo { label_smoothing },
-            DpoLossKind::NcaPair => DpoLoss::Nca,
-            DpoLossKind::BcoPair => DpoLoss::Bco,
-            DpoLossKind::SppoHard => DpoLoss::Sppo,
-            DpoLossKind::Aot => DpoLoss::Aot { label_smoothing },
-            DpoLossKind::AotUnpaired => DpoLoss::AotUnpaired { label_smoothing },
-            DpoLossKind::ApoZero => DpoLoss::ApoZero,
-            DpoLossKind::ApoDown => DpoLoss::ApoDown,
-            DpoLossKind::Discopop => DpoLoss::Discopop { tau: config.discopop_tau },
-        };
-        Self { loss, beta: config.beta() }
+        Self {
+            loss: config.loss,
+            beta: config.beta(),
+            label_smoothing: config.label_smoothing(),
+            simpo_gamma: config.simpo_gamma,
+            desirable_weight: config.desirable_weight,
+            undesirable_weight: config.undesirable_weight,
+            discopop_tau: config.discopop_tau,
+        }
     }
 
     /// Whether it compares the policy with a reference.
     pub fn needs_reference(&self) -> bool {
-        !matches!(self.loss, DpoLoss::Simpo { .. } | DpoLoss::Orpo)
+        !matches!(self.loss, DpoLossKind::Simpo | DpoLossKind::Orpo)
     }
 
     /// Whether it needs the reference point z.
     pub fn needs_reference_point(&self) -> bool {
-        matches!(self.loss, DpoLoss::Kto { .. })
-    }
-
-    /// Whether the gradient of a pair depends on the other pairs of its batch.
-    pub fn sorts_batch(&self) -> bool {
-        matches!(self.loss, DpoLoss::Aot { .. } | DpoLoss::AotUnpaired { .. })
+        self.loss == DpoLossKind::Kto
     }
 
     /// Implicit rewards of chosen and rejected as TRL logs them: β (lp − lr), or β lp/|·| without a reference.
@@ -168,15 +119,36 @@ impl Objective {
     /// Loss of each pair of a batch and its gradient in `chosen` and `rejected`; the loss of the batch is the mean.
     ///
     /// A soft label counts p times as the label and 1 − p times as its opposite: the loss expected of labels drawn from p. Two differ:
-    /// [`DpoLoss::Exo`] takes p for its target, and those that sort a batch know no soft labels, and take the likelier side.
+    /// `exo_pair` takes p for its target, and those that sort a batch know no soft labels, and take the likelier side.
     ///
     /// `reference_point` is KTO's z; the others do not read it.
     pub fn losses(&self, pairs: &[PairLogps], reference_point: f64) -> Vec<PairGradient> {
         match self.loss {
-            DpoLoss::Aot { label_smoothing } => aot(pairs, self.beta, label_smoothing),
-            DpoLoss::AotUnpaired { label_smoothing } => aot_unpaired(pairs, self.beta, label_smoothing),
+            DpoLossKind::Aot => aot(pairs, self.beta, self.label_smoothing),
+            DpoLossKind::AotUnpaired => aot_unpaired(pairs, self.beta, self.label_smoothing),
             _ => pairs.iter().map(|pair| self.loss_of_pair(pair, reference_point)).collect(),
         }
+    }
+
+    /// Loss of a single response and its gradient in the policy's log-prob; for the losses that take single responses.
+    ///
+    /// A soft label counts p times as desirable and 1 − p times as undesirable. The loss of a pair is the mean of those of its two
+    /// responses.
+    pub fn loss_of_response(&self, response: &ResponseLogps, reference_point: f64) -> (f64, f64) {
+        let (log_ratio, z) = (response.policy - response.reference, self.anchor(reference_point));
+        let (desired, desired_slope) = kto(log_ratio, true, self.beta, z);
+        let (undesired, undesired_slope) = kto(log_ratio, false, self.beta, z);
+        let (desirable, undesirable) =
+            (response.p * self.desirable_weight, (1.0 - response.p) * self.undesirable_weight);
+        (
+            desirable * desired + undesirable * undesired,
+            desirable * desired_slope + undesirable * undesired_slope,
+        )
+    }
+
+    /// What a log-ratio is compared with, where a response is looked at by itself.
+    pub fn anchor(&self, reference_point: f64) -> f64 {
+        if self.needs_reference_point() { reference_point } else { 0.0 }
     }
 
     fn loss_of_pair(&self, pair: &PairLogps, reference_point: f64) -> PairGradient {
@@ -184,10 +156,10 @@ impl Objective {
         let (chosen_len, rejected_len) = (1.0 / pair.chosen_len as f64, 1.0 / pair.rejected_len as f64);
         let (chosen, rejected) = (pair.chosen - pair.ref_chosen, pair.rejected - pair.ref_rejected);
         let (a, b, a_slope, b_slope) = match self.loss {
-            DpoLoss::Simpo { .. } | DpoLoss::Orpo => {
+            DpoLossKind::Simpo | DpoLossKind::Orpo => {
                 (pair.chosen * chosen_len, pair.rejected * rejected_len, chosen_len, rejected_len)
             }
-            DpoLoss::IpoMean | DpoLoss::SigmoidNorm => {
+            DpoLossKind::IpoMean | DpoLossKind::SigmoidNorm => {
                 (chosen * chosen_len, rejected * rejected_len, chosen_len, rejected_len)
             }
             _ => (chosen, rejected, 1.0, 1.0),
@@ -198,8 +170,8 @@ impl Objective {
             sum.chosen += weight * chosen * a_slope;
             sum.rejected += weight * rejected * b_slope;
         };
-        if let DpoLoss::Exo { label_smoothing } = self.loss {
-            let target = pair.p * (1.0 - label_smoothing) + (1.0 - pair.p) * label_smoothing;
+        if self.loss == DpoLossKind::ExoPair {
+            let target = smoothed(pair.p, self.label_smoothing);
             let (loss, slope) = exo(self.beta * (a - b), target);
             add(1.0, loss, self.beta * slope, -self.beta * slope);
             return sum;
@@ -223,20 +195,21 @@ impl Objective {
         let of_x =
             |(loss, slope): (f64, f64)| PairGradient { loss, chosen: beta * slope, rejected: -beta * slope };
         match self.loss {
-            DpoLoss::Sigmoid | DpoLoss::SigmoidNorm => of_x(cross_entropy(x, 1.0)),
-            DpoLoss::Conservative { label_smoothing } => of_x(cross_entropy(x, 1.0 - label_smoothing)),
-            DpoLoss::Robust { label_smoothing: e } => {
+            DpoLossKind::Sigmoid | DpoLossKind::SigmoidNorm => of_x(cross_entropy(x, 1.0)),
+            DpoLossKind::Cdpo => of_x(cross_entropy(x, 1.0 - self.label_smoothing)),
+            DpoLossKind::Robust => {
+                let e = self.label_smoothing;
                 let loss = (-(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x)) / (1.0 - 2.0 * e);
                 let slope = (-(1.0 - e) * sigmoid(-x) - e * sigmoid(x)) / (1.0 - 2.0 * e);
                 of_x((loss, slope))
             }
-            DpoLoss::Hinge => of_x(((1.0 - x).max(0.0), if x < 1.0 { -1.0 } else { 0.0 })),
-            DpoLoss::IpoMean | DpoLoss::IpoSum => {
+            DpoLossKind::Hinge => of_x(((1.0 - x).max(0.0), if x < 1.0 { -1.0 } else { 0.0 })),
+            DpoLossKind::IpoMean | DpoLossKind::IpoSum => {
                 let distance = a - b - 1.0 / (2.0 * beta);
                 PairGradient { loss: distance * distance, chosen: 2.0 * distance, rejected: -2.0 * distance }
             }
-            DpoLoss::Simpo { gamma } => of_x(cross_entropy(x - gamma, 1.0)),
-            DpoLoss::Orpo => {
+            DpoLossKind::Simpo => of_x(cross_entropy(x - self.simpo_gamma, 1.0)),
+            DpoLossKind::Orpo => {
                 let (odds, a_slope) = log_odds(a);
                 let (other_odds, b_slope) = log_odds(b);
                 let (loss, slope) = cross_entropy(odds - other_odds, 1.0);
@@ -246,16 +219,17 @@ impl Objective {
                     rejected: -beta * slope * b_slope,
                 }
             }
-            DpoLoss::Kto { desirable_weight, undesirable_weight } => {
-                let (won, won_slope) = sigmoid_with_slope(beta * (a - z));
-                let (lost, lost_slope) = sigmoid_with_slope(beta * (z - b));
+            DpoLossKind::Kto | DpoLossKind::ApoZeroUnpaired => {
+                let z = self.anchor(z);
+                let (won, won_slope) = kto(a, true, beta, z);
+                let (lost, lost_slope) = kto(b, false, beta, z);
                 PairGradient {
-                    loss: 0.5 * (desirable_weight * (1.0 - won) + undesirable_weight * (1.0 - lost)),
-                    chosen: -0.5 * desirable_weight * beta * won_slope,
-                    rejected: 0.5 * undesirable_weight * beta * lost_slope,
+                    loss: 0.5 * (self.desirable_weight * won + self.undesirable_weight * lost),
+                    chosen: 0.5 * self.desirable_weight * won_slope,
+                    rejected: 0.5 * self.undesirable_weight * lost_slope,
                 }
             }
-            DpoLoss::Nca => {
+            DpoLossKind::NcaPair => {
                 let (up, up_slope) = cross_entropy(beta * a, 1.0);
                 let (anchor, anchor_slope) = cross_entropy(beta * a, 0.0);
                 let (down, down_slope) = cross_entropy(beta * b, 0.0);
@@ -265,21 +239,21 @@ impl Objective {
                     rejected: beta * 0.5 * down_slope,
                 }
             }
-            DpoLoss::Bco => {
+            DpoLossKind::BcoPair => {
                 let (up, up_slope) = cross_entropy(beta * a, 1.0);
                 let (down, down_slope) = cross_entropy(beta * b, 0.0);
                 PairGradient { loss: up + down, chosen: beta * up_slope, rejected: beta * down_slope }
             }
-            DpoLoss::Sppo => {
+            DpoLossKind::SppoHard => {
                 let (up, down) = (a - 0.5 / beta, b + 0.5 / beta);
                 PairGradient { loss: up * up + down * down, chosen: 2.0 * up, rejected: 2.0 * down }
             }
-            DpoLoss::ApoZero => {
+            DpoLossKind::ApoZero => {
                 let (up, up_slope) = sigmoid_with_slope(beta * a);
                 let (down, down_slope) = sigmoid_with_slope(beta * b);
                 PairGradient { loss: 1.0 - up + down, chosen: -beta * up_slope, rejected: beta * down_slope }
             }
-            DpoLoss::ApoDown => {
+            DpoLossKind::ApoDown => {
                 let (down, down_slope) = sigmoid_with_slope(beta * a);
                 let (apart, apart_slope) = sigmoid_with_slope(x);
                 PairGradient {
@@ -288,17 +262,12 @@ impl Objective {
                     rejected: beta * apart_slope,
                 }
             }
-            DpoLoss::Discopop { tau } => of_x(discopop(x, tau)),
-            DpoLoss::Exo { .. } | DpoLoss::Aot { .. } | DpoLoss::AotUnpaired { .. } => {
+            DpoLossKind::Discopop => of_x(discopop(x, self.discopop_tau)),
+            DpoLossKind::ExoPair | DpoLossKind::Aot | DpoLossKind::AotUnpaired => {
                 unreachable!("`losses` and `loss_of_pair` have their own ways for these")
             }
         }
     }
-}
-
-/// σ(x), and its slope.
-fn sigmoid_with_slope(x: f64) -> (f64, f64) {
-    (sigmoid(x), sigmoid(x) * sigmoid(-x))
 }
 
 /// KL((σ(x), σ(−x)) ‖ (target, 1 − target)), and its slope in x.
@@ -343,46 +312,36 @@ mod tests {
         p: 1.0,
     };
 
-    const ALL: [DpoLoss; 19] = [
-        DpoLoss::Sigmoid,
-        DpoLoss::Conservative { label_smoothing: 0.1 },
-        DpoLoss::Robust { label_smoothing: 0.1 },
-        DpoLoss::Hinge,
-        DpoLoss::IpoSum,
-        DpoLoss::IpoMean,
-        DpoLoss::SigmoidNorm,
-        DpoLoss::Simpo { gamma: 0.5 },
-        DpoLoss::Orpo,
-        DpoLoss::Kto { desirable_weight: 1.0, undesirable_weight: 0.8 },
-        DpoLoss::Exo { label_smoothing: 0.1 },
-        DpoLoss::Nca,
-        DpoLoss::Bco,
-        DpoLoss::Sppo,
-        DpoLoss::ApoZero,
-        DpoLoss::ApoDown,
-        DpoLoss::Discopop { tau: 0.05 },
-        DpoLoss::Aot { label_smoothing: 0.1 },
-        DpoLoss::AotUnpaired { label_smoothing: 0.1 },
-    ];
+    fn objective(loss: DpoLossKind, beta: f64) -> Objective {
+        Objective {
+            loss,
+            beta,
+            label_smoothing: 0.1,
+            simpo_gamma: 0.5,
+            desirable_weight: 1.0,
+            undesirable_weight: 0.8,
+            discopop_tau: 0.05,
+        }
+    }
 
-    fn at(loss: DpoLoss, beta: f64, pair: PairLogps) -> PairGradient {
-        Objective { loss, beta }.losses(&[pair], 0.3)[0]
+    fn at(loss: DpoLossKind, beta: f64, pair: PairLogps) -> PairGradient {
+        objective(loss, beta).losses(&[pair], 0.3)[0]
     }
 
     #[test]
     fn parity_vectors() {
-        let got: Vec<f64> = ALL[..7].iter().map(|&loss| at(loss, 0.1, PAIR).loss).collect();
-        let want = [0.6209570478, 0.6359570478, 0.6022070478, 0.85, 12.25, 23.280625, 0.6844354613];
+        let got: Vec<f64> = DpoLossKind::ALL[..7].iter().map(|&loss| at(loss, 0.1, PAIR).loss).collect();
+        let want = [0.6209570478, 0.6359570478, 0.6022070478, 0.85, 23.280625, 12.25, 0.6844354613];
         assert_close(&got, &want);
-        assert_close(&[at(DpoLoss::Sigmoid, 0.1, PairLogps { p: 0.8, ..PAIR }).loss], &[0.6509570478]);
-        assert_close(&[at(DpoLoss::Simpo { gamma: 0.5 }, 2.0, PAIR).loss], &[0.9740769842]);
-        let (chosen, rejected) = Objective { loss: DpoLoss::Sigmoid, beta: 0.1 }.rewards(&PAIR);
+        assert_close(&[at(DpoLossKind::Sigmoid, 0.1, PairLogps { p: 0.8, ..PAIR }).loss], &[0.6509570478]);
+        assert_close(&[at(DpoLossKind::Simpo, 2.0, PAIR).loss], &[0.9740769842]);
+        let (chosen, rejected) = objective(DpoLossKind::Sigmoid, 0.1).rewards(&PAIR);
         assert_close(&[chosen, rejected], &[0.1, -0.05]);
     }
 
     #[test]
     fn gradients() {
-        for loss in ALL {
+        for loss in DpoLossKind::ALL {
             for (beta, p) in [(0.1, 1.0), (0.1, 0.8), (0.7, 0.0)] {
                 let at = |x: &[f64]| at(loss, beta, PairLogps { chosen: x[0], rejected: x[1], p, ..PAIR });
                 let here = at(&[-12.0, -15.0]);
@@ -393,8 +352,8 @@ mod tests {
 
     #[test]
     fn a_pair_told_the_other_way_round_is_the_same_pair() {
-        for loss in ALL {
-            let p = if (Objective { loss, beta: 0.1 }).sorts_batch() { 1.0 } else { 0.8 };
+        for loss in DpoLossKind::ALL {
+            let p = if loss.sorts_batch() { 1.0 } else { 0.8 };
             let turned = PairLogps {
                 chosen: PAIR.rejected,
                 rejected: PAIR.chosen,
@@ -419,18 +378,36 @@ mod tests {
             assert!(at.chosen.abs() < 1e-12, "{loss:?}: {at:?}");
         };
         let (beta, logit) = (0.1, (p / (1.0 - p)).ln());
-        still(DpoLoss::Sigmoid, beta, logit / beta);
-        still(DpoLoss::SigmoidNorm, beta, logit / beta * 8.0);
+        still(DpoLossKind::Sigmoid, beta, logit / beta);
+        still(DpoLossKind::SigmoidNorm, beta, logit / beta * 8.0);
         let smoothed: f64 = p * 0.9 + 0.3 * 0.1;
-        still(DpoLoss::Exo { label_smoothing: 0.1 }, beta, (smoothed / (1.0 - smoothed)).ln() / beta);
-        still(DpoLoss::IpoSum, beta, 0.4 / (2.0 * beta));
-        still(DpoLoss::IpoMean, beta, 0.4 / (2.0 * beta) * 8.0);
-        still(DpoLoss::Sppo, beta, 0.4 / (2.0 * beta));
+        still(DpoLossKind::ExoPair, beta, (smoothed / (1.0 - smoothed)).ln() / beta);
+        still(DpoLossKind::IpoSum, beta, 0.4 / (2.0 * beta));
+        still(DpoLossKind::IpoMean, beta, 0.4 / (2.0 * beta) * 8.0);
+        still(DpoLossKind::SppoHard, beta, 0.4 / (2.0 * beta));
+    }
+
+    /// A pair is two responses, each by itself.
+    #[test]
+    fn a_pair_costs_what_its_responses_do() {
+        for loss in DpoLossKind::ALL.into_iter().filter(|loss| loss.takes_responses()) {
+            for p in [1.0, 0.8, 0.3] {
+                let of = |policy, reference, p| {
+                    objective(loss, 0.1).loss_of_response(&ResponseLogps { policy, reference, p }, 0.3)
+                };
+                let (chosen, slope) = of(PAIR.chosen, PAIR.ref_chosen, p);
+                let (rejected, other_slope) = of(PAIR.rejected, PAIR.ref_rejected, 1.0 - p);
+                let pair = at(loss, 0.1, PairLogps { p, ..PAIR });
+                assert_close(&[0.5 * (chosen + rejected)], &[pair.loss]);
+                assert_close(&[0.5 * slope, 0.5 * other_slope], &[pair.chosen, pair.rejected]);
+                assert_gradient(|x| of(x[0], -13.0, p).0, &[-12.0], &[of(-12.0, -13.0, p).1]);
+            }
+        }
     }
 
     #[test]
     fn the_ends_are_finite() {
-        for loss in ALL {
+        for loss in DpoLossKind::ALL {
             for (chosen, rejected) in [(0.0, -2000.0), (-2000.0, 0.0), (0.0, 0.0)] {
                 let pair = PairLogps { chosen, rejected, ref_chosen: -9.0, ref_rejected: -9.0, ..PAIR };
                 let at = at(loss, 0.5, pair);

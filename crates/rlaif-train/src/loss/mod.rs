@@ -3,11 +3,13 @@
 pub mod aot;
 pub mod bradley_terry;
 pub mod dpo;
+pub mod kto;
 pub mod nll;
 pub mod ppo;
 
 pub use bradley_terry::{PairGradient, bradley_terry, smoothed};
-pub use dpo::{DpoLoss, Objective, PairLogps};
+pub use dpo::{Objective, PairLogps, ResponseLogps};
+pub use kto::kto;
 pub use nll::nll;
 pub use ppo::{
     Clip, PolicyLoss, ValueLoss, kl_loss, policy_gradient_loss, policy_loss, sequence_policy_loss, value_loss,

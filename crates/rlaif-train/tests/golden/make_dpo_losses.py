@@ -43,6 +43,7 @@ HARD = {
     "bco_pair": lambda a, b, **_: -L(B * a) - L(-B * b),
     "sppo_hard": lambda a, b, **_: (a - 0.5 / B) ** 2 + (b + 0.5 / B) ** 2,
     "apo_zero": lambda a, b, **_: 1 - S(B * a) + S(B * b),
+    "apo_zero_unpaired": lambda a, b, **_: (WD * (1 - S(B * a)) + WU * S(B * b)) / 2,
     "apo_down": lambda a, b, **_: S(B * a) + 1 - S(B * (a - b)),
     "discopop": lambda a, b, **_: discopop(B * (a - b)),
 }

@@ -3,6 +3,7 @@
 
 mod common;
 mod dpo_losses;
+mod ensemble;
 mod golden_group;
 mod golden_optimizers;
 mod golden_ppo;
@@ -10,6 +11,7 @@ mod golden_preference;
 mod golden_sft;
 mod gradient_checkpointing;
 mod known_optimum;
+mod kto;
 mod over_optimisation;
 mod resume;
 mod reward_heads;

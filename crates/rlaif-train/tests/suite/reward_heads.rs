@@ -56,8 +56,8 @@ fn several_heads_rank_differ_and_come_back_from_disk() {
     save_reward_model(&trained.decoder, &trained.head, &tokenizer, &folder, SaveDtype::F32).unwrap();
     let (decoder, heads) = load_reward_heads(&folder, trained.decoder.device()).unwrap();
     let items: Vec<(&[u32], &[u32])> = vec![(&[52, 29], &[70, 70, 2]), (&[53], &[80])];
-    let by_head = Scorer::new(&decoder, &heads, 64).by_head(&items).unwrap();
-    assert_eq!(by_head, Scorer::new(&trained.decoder, &trained.head, 64).by_head(&items).unwrap());
+    let by_head = Scorer::new(&decoder, &heads, 64).by_member(&items).unwrap();
+    assert_eq!(by_head, Scorer::new(&trained.decoder, &trained.head, 64).by_member(&items).unwrap());
     // What transformers and PPO load, `score.weight`, says the mean.
     let (decoder, mean) = load_reward_model(&folder, trained.decoder.device()).unwrap();
     assert_eq!(mean.count(), 1);

@@ -7,7 +7,7 @@ use crate::local_judge::TOKENS_A_BATCH;
 use anyhow::{Context, Result};
 use rlaif_core::records::PromptText;
 use rlaif_model::ModelFiles;
-use rlaif_train::{Scored, Scorer, load_reward_heads};
+use rlaif_train::{Scored, Scorer, load_members, load_reward_heads};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::Path;
@@ -18,7 +18,7 @@ struct Question {
     response: String,
 }
 
-/// Reads JSONL `{"prompt", "response"}`, writes `{"reward"}`, and with several heads `uncertainty`. The response is scored as one that ends its turn.
+/// Reads JSONL `{"prompt", "response"}`, writes `{"reward"}`, and with several members or heads `uncertainty`. The response is scored as one that ends its turn.
 pub fn run(args: &ModelArgs) -> Result<u8> {
     let device = rlaif_model::open_device(&args.device)?;
     let files =
@@ -28,15 +28,15 @@ pub fn run(args: &ModelArgs) -> Result<u8> {
             .hint("Give the `models/reward` folder of a run")
             .into());
     }
-    let (trunk, head) = load_reward_heads(Path::new(&args.model), &device)
+    let members = load_members(Path::new(&args.model), &device, load_reward_heads)
         .with_context(|| format!("loading the reward model `{}`", args.model))?;
-    let scorer = Scorer::new(&trunk, &head, TOKENS_A_BATCH);
+    let scorer = Scorer::of_members(&members, TOKENS_A_BATCH);
     let end = files.tokenizer.eos_ids().first().copied();
     let failed = answer_lines("`{\"prompt\": \"…\", \"response\": \"…\"}`", |question: Question| {
         let prompt = files.tokenizer.encode_chat(&question.prompt.messages(), true)?;
         let mut response = files.tokenizer.encode(&question.response)?;
         response.extend(end);
-        let scored = Scored::of(&scorer.by_head(&[(&prompt, &response)])?[0]);
+        let scored = Scored::of(&scorer.by_member(&[(&prompt, &response)])?[0]);
         Ok(match scored.uncertainty {
             None => json!({ "reward": scored.reward }),
             Some(uncertainty) => json!({ "reward": scored.reward, "uncertainty": uncertainty }),

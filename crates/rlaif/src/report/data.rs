@@ -289,7 +289,7 @@ pub struct RewardSummary {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Part {
-    /// What the pairs are told apart by: `label`, `margin`, `length`, `source`, `heads`.
+    /// What the pairs are told apart by: `label`, `margin`, `length`, `source`, `disagreement`, `member`.
     pub by: String,
     /// Which they are, such as `chosen longer`.
     pub name: String,
@@ -329,6 +329,10 @@ pub struct DpoSummary {
     pub accuracy: Option<Estimate>,
     /// Mean of the implicit rewards' difference on held-out pairs.
     pub margin: Option<Estimate>,
+    /// Single responses trained on, where it learnt from these and not from pairs. Accuracy is then the share of held-out responses on
+    /// their side of the reference point, and the margin how far they are on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_responses: Option<u64>,
 }
 
 /// `evaluation.json`: every policy on prompts that no stage trained on.

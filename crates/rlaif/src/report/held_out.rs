@@ -63,6 +63,14 @@ impl RewardSummary {
             ..Self::default()
         }
     }
+
+    /// Adds the accuracy of each member of an ensemble by itself.
+    pub fn add_members(&mut self, members: &[Vec<HoldoutPair>], seed: u64) {
+        self.parts.extend(members.iter().enumerate().filter_map(|(number, pairs)| {
+            let name = format!("{} of {}", number + 1, members.len());
+            Some(Part { by: "member".into(), name, accuracy: accuracy(pairs, seed)? })
+        }));
+    }
 }
 
 fn logistic(x: f64) -> f64 {
@@ -118,10 +126,10 @@ fn parts(pairs: &[HoldoutPair], seed: u64) -> Vec<Part> {
     let mut doubts: Vec<f64> = pairs.iter().filter_map(|pair| pair.uncertainty).collect();
     doubts.sort_by(f64::total_cmp);
     let median = doubts.get(doubts.len() / 2).copied();
-    let by_heads = |pair: &HoldoutPair| match pair.uncertainty.zip(median) {
-        Some((doubt, median)) if doubt >= median => "disagree more",
-        Some(_) => "disagree less",
-        None => "one head",
+    let by_disagreement = |pair: &HoldoutPair| match pair.uncertainty.zip(median) {
+        Some((doubt, median)) if doubt >= median => "from the median",
+        Some(_) => "below the median",
+        None => "unknown",
     };
     let by_length = |pair: &HoldoutPair| {
         let (chosen, rejected) = (pair.chosen_tokens as f64, pair.rejected_tokens as f64);
@@ -136,7 +144,7 @@ fn parts(pairs: &[HoldoutPair], seed: u64) -> Vec<Part> {
         part_by("margin", pairs, seed, by_margin),
         part_by("length", pairs, seed, |pair| by_length(pair).into()),
         part_by("source", pairs, seed, |pair| pair.source.clone()),
-        part_by("heads", pairs, seed, |pair| by_heads(pair).into()),
+        part_by("disagreement", pairs, seed, |pair| by_disagreement(pair).into()),
     ]
     .concat()
 }
@@ -158,7 +166,17 @@ fn part_by(by: &str, pairs: &[HoldoutPair], seed: u64, name: impl Fn(&HoldoutPai
 impl DpoSummary {
     /// Accuracy and margin of the implicit rewards on held-out pairs.
     pub fn of(train_pairs: usize, pairs: &[HoldoutPair], seed: u64) -> Self {
-        Self { train_pairs: train_pairs as u64, accuracy: accuracy(pairs, seed), margin: margin(pairs, seed) }
+        Self {
+            train_pairs: train_pairs as u64,
+            accuracy: accuracy(pairs, seed),
+            margin: margin(pairs, seed),
+            ..Self::default()
+        }
+    }
+
+    /// Of single responses: how many fall on their side of the reference point, and how far.
+    pub fn of_responses(train_responses: usize, responses: &[HoldoutPair], seed: u64) -> Self {
+        Self { train_responses: Some(train_responses as u64), ..Self::of(0, responses, seed) }
     }
 }
 

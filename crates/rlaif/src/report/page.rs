@@ -449,8 +449,12 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
     };
     if let Some(summary) = &data.dpo {
         let source = "stages.dpo.numbers, manifest.json";
-        dpo.facts.extend(held_out("Right on held-out pairs", summary.accuracy, Unit::Share, source));
-        dpo.facts.extend(held_out("Margin on held-out pairs", summary.margin, Unit::Plain, source));
+        let [right, margin] = match summary.train_responses {
+            None => ["Right on held-out pairs", "Margin on held-out pairs"],
+            Some(_) => ["Right on held-out responses", "Margin on held-out responses"],
+        };
+        dpo.facts.extend(held_out(right, summary.accuracy, Unit::Share, source));
+        dpo.facts.extend(held_out(margin, summary.margin, Unit::Plain, source));
     }
     let mut sections = vec![reward, ppo, dpo];
     // Most runs have no such stage, and nothing is missing from them.

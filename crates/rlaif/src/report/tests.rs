@@ -102,6 +102,7 @@ fn sample() -> ReportData {
             train_pairs: 185,
             accuracy: Some(Estimate::new(0.739, 0.597, 0.844, 46)),
             margin: Some(Estimate::new(0.061, 0.03, 0.092, 46)),
+            ..DpoSummary::default()
         }),
         evaluation: Some(evaluation()),
     }

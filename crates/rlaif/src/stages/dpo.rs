@@ -1,25 +1,37 @@
 //! `dpo`: the policy tuned on the preferences directly.
+//!
+//! Where a file has single responses, every pair counts as two of them.
 
 use crate::context::Context;
 use crate::manifest::StageOutcome;
+use crate::preference_data::Examples;
 use crate::report::data::DpoSummary;
-use crate::training::{StageHooks, examples, finished, save_adapter, share_text};
+use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, share_text};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{DpoLossKind, Stage};
 use rlaif_model::{SaveDtype, save_causal_lm};
-use rlaif_train::train_dpo;
+use rlaif_train::{ResponseExample, train_dpo, train_kto};
 
 /// Trains, or goes on from the last checkpoint.
 ///
 /// # Errors
 /// If there is nothing to train on, training fails, or the disk does.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
-    let examples = examples(context, Stage::Dpo)?;
+    let Examples { pairs, responses, .. } = examples(context, Stage::Dpo)?;
     let policy = context.policy()?;
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("dpo");
     let mut hooks = StageHooks::new(context, "dpo", "steps");
-    let outcome = train_dpo(policy, &examples, &context.config.dpo, run_seed, &folder, &mut hooks);
+    let config = &context.config.dpo;
+    let in_pairs = responses.is_empty();
+    let outcome = match in_pairs {
+        true => train_dpo(policy, &pairs, config, run_seed, &folder, &mut hooks),
+        false => {
+            let of_pairs = pairs.into_iter().flat_map(ResponseExample::of_pair);
+            let responses: Vec<ResponseExample> = of_pairs.chain(responses).collect();
+            train_kto(policy, &responses, config, run_seed, &folder, &mut hooks)
+        }
+    };
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;
     save_adapter(&context.policy_name(), trained.adapter.as_ref(), None, &folder)?;
@@ -31,14 +43,26 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         DpoLossKind::Sigmoid => String::new(),
         other => format!(" of `{}`", other.name()),
     };
-    let summary = DpoSummary::of(report.train_pairs, &report.holdout, run_seed);
+    let (summary, told) = if in_pairs {
+        let summary = DpoSummary::of(report.train_pairs, &report.holdout, run_seed);
+        let share = share_text("ranks", summary.accuracy.as_ref());
+        (summary, format!("preferences; {share}"))
+    } else {
+        let summary = DpoSummary::of_responses(report.train_pairs, &report.holdout, run_seed);
+        let share = match &summary.accuracy {
+            None => "no responses held out".into(),
+            Some(share) => {
+                let held_out = report.holdout.len();
+                format!(
+                    "{} of {held_out} held-out ones are on their side of the reference point",
+                    percent_text(share)
+                )
+            }
+        };
+        (summary, format!("responses; {share}"))
+    };
     Ok(StageOutcome {
-        summary: format!(
-            "{} steps{loss} on {} preferences; {}",
-            report.steps,
-            report.train_pairs,
-            share_text("ranks", summary.accuracy.as_ref())
-        ),
+        summary: format!("{} steps{loss} on {} {told}", report.steps, report.train_pairs),
         numbers: serde_json::to_value(&summary)?,
         cost_micro_usd: Some(0),
         ..StageOutcome::default()

@@ -24,7 +24,7 @@ use rlaif_core::stats::paired::paired_difference;
 use rlaif_core::stats::winrate::{Outcome, WinRate, win_rate};
 use rlaif_model::{Decoder, SamplingConfig};
 use rlaif_store::store::{BASELINE, ORIGIN};
-use rlaif_train::{Scorer, load_reward_model, sequence_logprobs};
+use rlaif_train::{Scorer, load_members, load_reward_model, sequence_logprobs};
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -177,9 +177,10 @@ fn measure(context: &mut Context, policy: &str, has_reward: bool) -> Result<Meas
     let reward = match has_reward {
         false => None,
         true => {
-            let (trunk, head) = load_reward_model(&context.folder.model("reward"), &context.device)
+            let folder = context.folder.model("reward");
+            let members = load_members(&folder, &context.device, load_reward_model)
                 .context("loading the reward model")?;
-            let scores = by_id(Scorer::new(&trunk, &head, TOKENS_A_BATCH).rewards(&items)?);
+            let scores = by_id(Scorer::of_members(&members, TOKENS_A_BATCH).rewards(&items)?);
             let rows: Vec<(String, f64)> = scores.clone().into_iter().collect();
             context.wait(context.store.put_scores(REWARD_MODEL, &rows))?;
             Some(scores)

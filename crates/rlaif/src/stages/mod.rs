@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::manifest::StageOutcome;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
+use rlaif_train::member_folder;
 use std::path::Path;
 
 /// Runs a stage, or goes on with it where it stopped.
@@ -58,6 +59,10 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
             remove(&folder.model(name))?;
             remove(&folder.metrics(name))?;
             remove(&folder.tensorboard(name))?;
+            if stage == Stage::Reward {
+                remove(&folder.metrics(reward::MEMBERS).with_extension(""))?;
+                remove(&folder.tensorboard(reward::MEMBERS))?;
+            }
             if stage == Stage::Ppo {
                 context.wait(context.store.clear_live())?;
             }
@@ -77,7 +82,11 @@ pub fn results_exist(context: &Context, stage: Stage) -> bool {
     match stage {
         Stage::Generate | Stage::Label => folder.database().is_file(),
         Stage::Revise => folder.revisions().is_file() && folder.revised_pairs().is_file(),
-        Stage::Sft | Stage::Reward | Stage::Ppo | Stage::Dpo => {
+        Stage::Reward => {
+            let (model, members) = (folder.model("reward"), context.config.reward.members);
+            (1..=members).all(|number| reward::is_whole(&member_folder(&model, number, members)))
+        }
+        Stage::Sft | Stage::Ppo | Stage::Dpo => {
             folder.model(stage.name()).join("model.safetensors").is_file()
         }
         Stage::Evaluate => folder.evaluation().is_file(),
@@ -107,7 +116,13 @@ pub fn size(context: &Context, stage: Stage) -> String {
             config.generate.max_new_tokens
         ),
         Stage::Label => label::size(context),
-        Stage::Reward => format!("{} epochs over the preferences", config.reward.epochs),
+        Stage::Reward => {
+            let members = match config.reward.members {
+                1 => String::new(),
+                members => format!(", {members} times"),
+            };
+            format!("{} epochs over the preferences{members}", config.reward.epochs)
+        }
         Stage::Dpo => format!("{} epochs over the preferences", config.dpo.epochs),
         Stage::Ppo => ppo::size(&config.ppo),
         Stage::Evaluate => {

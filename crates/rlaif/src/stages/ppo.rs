@@ -11,9 +11,12 @@ use crate::report::data::PpoSummary;
 use crate::rewards::{Rewards, reads_reward_model};
 use crate::training::{StageHooks, finished, save_adapter};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{Algorithm, PpoConfig, RewardKind, Stage};
-use rlaif_model::{SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
-use rlaif_train::{PpoReport, PromptIds, RewardFn, Scorer, Tuning, load_reward_model, train_ppo};
+use rlaif_core::config::{Algorithm, EnsembleReward, PpoConfig, RewardKind, Stage};
+use rlaif_model::{Decoder, SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
+use rlaif_train::{
+    PpoReport, PromptIds, RewardFn, Scorer, Tuning, load_members, load_reward_heads, load_reward_model,
+    train_ppo,
+};
 use std::cell::RefCell;
 
 /// Trains, or goes on from the last checkpoint.
@@ -23,20 +26,21 @@ use std::cell::RefCell;
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let policy = context.policy()?;
     let config = context.config.ppo.clone();
-    let reward_model = match reads_reward_model(&context.config) {
-        true => {
-            let folder = context.folder.model("reward");
-            Some(load_reward_model(&folder, &context.device).context("loading the reward model")?)
-        }
-        false => None,
+    let mut reward_models = match reads_reward_model(&context.config) {
+        true => load_reward_models(context, config.ensemble).context("loading the reward model")?,
+        false => Vec::new(),
     };
-    let scorer = reward_model.as_ref().map(|(trunk, head)| Scorer::new(trunk, head, TOKENS_A_BATCH));
+    let scorer = (!reward_models.is_empty()).then(|| {
+        let scorer = Scorer::of_members(&reward_models, TOKENS_A_BATCH);
+        scorer.pooled_by(config.ensemble, config.uncertainty_weight)
+    });
     let zeros = ScalarHead::zeros(policy.config().hidden_size, &context.device);
-    let critic = match reward_model {
+    let critic = match reward_models.pop() {
         Some((trunk, _)) if config.normalize_scores => (trunk, zeros),
-        Some(reward_model) => reward_model,
+        Some((trunk, head)) => (trunk, head.mean_head()),
         None => (policy.clone(), zeros),
     };
+    drop(reward_models);
     let prompts = context
         .prompts
         .train
@@ -99,6 +103,16 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         cost_micro_usd: cost,
         ..StageOutcome::default()
     })
+}
+
+/// Every member of the reward model; the heads of a single one by themselves where the reward is not their mean.
+fn load_reward_models(context: &Context, ensemble: EnsembleReward) -> Result<Vec<(Decoder, ScalarHead)>> {
+    let folder = context.folder.model("reward");
+    let load = match ensemble {
+        EnsembleReward::Mean => load_reward_model,
+        EnsembleReward::WorstCase | EnsembleReward::UncertaintyWeighted => load_reward_heads,
+    };
+    Ok(load_members(&folder, &context.device, load)?)
 }
 
 /// How much there is to do.

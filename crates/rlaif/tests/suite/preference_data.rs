@@ -72,6 +72,152 @@ fn several_heads_score_with_their_uncertainty() {
     assert!(answer["reward"].is_number() && answer["uncertainty"].as_f64().unwrap() > 0.0, "{answer}");
 }
 
+/// Whole models: each loads by itself, they score with their spread, and all of them are read by PPO and the evaluation.
+#[test]
+fn members_are_models_of_their_own_and_all_of_them_are_read() {
+    let lab = Lab::new();
+    let members = ["--set", "reward.members=3", "--set", "ppo.ensemble=worst_case"];
+    lab.done(&[&["run", "rlaif.toml"][..], &members].concat());
+    let reward = manifest(&lab)["stages"]["reward"].clone();
+    assert!(reward["summary"].as_str().unwrap().contains("steps of each of 3 members on"), "{reward}");
+    let parts: Vec<(&str, &str)> = reward["numbers"]["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["by"].as_str().unwrap(), part["name"].as_str().unwrap()))
+        .filter(|(by, _)| ["disagreement", "member"].contains(by))
+        .collect();
+    let want = [
+        ("disagreement", "below the median"),
+        ("disagreement", "from the median"),
+        ("member", "1 of 3"),
+        ("member", "2 of 3"),
+        ("member", "3 of 3"),
+    ];
+    assert_eq!(parts, want);
+    for metrics in ["reward", "reward-members/1", "reward-members/2"] {
+        assert!(lab.read(&format!("runs/tiny/metrics/{metrics}.jsonl")).contains("\"loss\""));
+    }
+    let scores = |model: &str| -> Value {
+        let question = "{\"prompt\": \"Ask 1\", \"response\": \"Yes\"}\n";
+        let output = lab.rlaif(&["score", model]).write_stdin(question).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let together = scores("runs/tiny/models/reward");
+    // The last member by itself, without the others beside it.
+    std::fs::rename(lab.path("runs/tiny/models/reward/members"), lab.path("members")).unwrap();
+    let alone = ["members/1", "members/2", "runs/tiny/models/reward"].map(|model| {
+        let scored = scores(model);
+        assert!(scored["uncertainty"].is_null(), "{scored}");
+        scored["reward"].as_f64().unwrap()
+    });
+    let mean = alone.iter().sum::<f64>() / 3.0;
+    assert!((together["reward"].as_f64().unwrap() - mean).abs() < 1e-9, "{together} and {alone:?}");
+    assert!(together["uncertainty"].as_f64().unwrap() > 0.0);
+    // Without its members the stage is not done.
+    let (stdout, _) = lab.done(&[&["plan", "rlaif.toml"][..], &members].concat());
+    assert!(stdout.lines().any(|line| line.starts_with("reward") && line.contains("recompute")), "{stdout}");
+    std::fs::rename(lab.path("members"), lab.path("runs/tiny/models/reward/members")).unwrap();
+    let (_, told) = lab.done(&[&["run", "rlaif.toml"][..], &members].concat());
+    assert!(told.contains("reward: done before, nothing changed"), "{told}");
+    // Another way to their reward trains the policy anew, and nothing before it.
+    let (stdout, _) = lab.done(&["plan", "rlaif.toml", "--set", "reward.members=3"]);
+    let of = |stage: &str| stdout.lines().find(|line| line.starts_with(stage)).unwrap().to_string();
+    assert!(of("reward").contains("skip") && of("ppo").contains("recompute"), "{stdout}");
+    let one_step = ["--set", "reward.batch_size=1000", "--set", "reward.members=3"];
+    let (_, told) = lab.ends_with(1, &[&["run", "rlaif.toml"][..], &one_step].concat());
+    assert!(told.contains("members 1 and 2 of the reward model would be one model twice"), "{told}");
+}
+
+#[test]
+fn a_killed_ensemble_comes_to_the_same_members_and_trains_none_twice() {
+    let labs = [Lab::new(), Lab::new()];
+    let args = ["run", "rlaif.toml", "--set", "run.stages=reward,report", "--set", "reward.data=prefs.jsonl"];
+    let args = [&args[..], &["--set", "reward.members=3", "--set", "reward.epochs=12"]].concat();
+    labs.iter().for_each(|lab| lab.write("prefs.jsonl", &rows()));
+    let [straight, killed] = &labs;
+    let started = std::time::Instant::now();
+    straight.done(&args);
+    let whole = started.elapsed();
+    let member = |lab: &Lab, number: usize| {
+        let folder = member_folder(lab, number);
+        std::fs::read(folder.join("model.safetensors")).ok()
+    };
+    // Killed in the middle of the second: the first is whole, and is not touched again.
+    let mut child = killed.process(&args).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let second = member_folder(killed, 2).join("checkpoints");
+    let steps = || std::fs::read_dir(&second).is_ok_and(|entries| entries.count() > 0);
+    while !steps() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(member(killed, 1).is_some() && member(killed, 2).is_none() && member(killed, 3).is_none());
+    let saved = || {
+        let path = member_folder(killed, 1).join("model.safetensors");
+        std::fs::metadata(path).unwrap().modified().unwrap()
+    };
+    let before = saved();
+    let kills = killed.killed_until_done(&args, whole, 8);
+    assert_eq!(saved(), before, "the first member was trained twice, after {kills} kills");
+    for number in 1..=3 {
+        assert!(member(straight, number) == member(killed, number), "member {number} after {kills} kills");
+    }
+    for metrics in ["reward", "reward-members/1", "reward-members/2"] {
+        let file = format!("runs/tiny/metrics/{metrics}.jsonl");
+        assert_eq!(straight.read(&file), killed.read(&file), "{file} after {kills} kills");
+    }
+}
+
+/// Where member `number` of three is.
+fn member_folder(lab: &Lab, number: usize) -> std::path::PathBuf {
+    let folder = lab.run_folder().join("models/reward");
+    if number == 3 { folder } else { folder.join("members").join(number.to_string()) }
+}
+
+/// Rows of TRL's unpaired shape, with a loss that looks at each response by itself.
+#[test]
+fn single_responses_tune_the_policy_and_mean_nothing_to_losses_of_pairs() {
+    let lab = Lab::new();
+    let row = |i: usize| {
+        let row = json!({
+            "prompt": format!("Ask {}", i / 2),
+            "completion": if i % 3 == 0 { "No, go away" } else { "Yes, gladly" }, "label": i % 3 != 0,
+        });
+        format!("{row}\n")
+    };
+    lab.write("kto.jsonl", &(0..24).map(row).collect::<String>());
+    let only = ["--set", "run.stages=dpo,report", "--set", "dpo.data=kto.jsonl"];
+    let run = |more: &[&'static str]| [&["run", "rlaif.toml"], &only[..], more].concat();
+    let (_, told) = lab.ends_with(1, &run(&[]));
+    assert!(
+        told.contains("kto.jsonl:1 is a single response, and `dpo.loss` = \"sigmoid\" compares"),
+        "{told}"
+    );
+    assert!(told.contains("hint: Set `dpo.loss` to `kto` or `apo_zero_unpaired`"), "{told}");
+    assert!(manifest_is_empty(&lab), "nothing was computed");
+
+    let (_, told) = lab.done(&run(&["--set", "dpo.loss=kto", "--set", "dpo.undesirable_weight=1.5"]));
+    let dpo = manifest(&lab)["stages"]["dpo"].clone();
+    assert_eq!(dpo["numbers"]["train_responses"], 20, "two of twelve prompts are held out: {dpo}");
+    assert!(told.contains("of 4 held-out ones are on their side of the reference point"), "{told}");
+    assert!(lab.read("runs/tiny/metrics/dpo.jsonl").contains("\"kl\""));
+    // Pairs beside them are two responses each.
+    lab.write("prefs.jsonl", &rows());
+    let both = ["--set", "dpo.data=kto.jsonl,prefs.jsonl", "--set", "dpo.loss=apo_zero_unpaired"];
+    lab.done(&run(&[&both[..], &["--set", "dpo.holdout_fraction=0"]].concat()));
+    assert_eq!(manifest(&lab)["stages"]["dpo"]["numbers"]["train_responses"], 24 + 2 * 16);
+
+    let pair = "{\"prompt\": \"a\", \"chosen\": \"x\", \"rejected\": \"y\"}\n";
+    lab.write("mixed.jsonl", &format!("{}{pair}{{\"prompt\": \"a\", \"completion\": \"x\"}}\n", row(1)));
+    let (_, told) = lab.ends_with(1, &run(&["--set", "dpo.data=mixed.jsonl", "--set", "dpo.loss=kto"]));
+    assert!(told.contains("2 rows of `dpo.data` cannot be trained on"), "{told}");
+    assert!(told.contains("mixed.jsonl:2: the row is a pair, and line 1 a single response"), "{told}");
+    assert!(told.contains("mixed.jsonl:3: `label` is missing"), "{told}");
+    let (_, told) = lab.ends_with(1, &["run", "rlaif.toml", "--set", "reward.data=kto.jsonl"]);
+    assert!(told.contains("the row is a single response, and this learns from pairs"), "{told}");
+}
+
 #[test]
 fn bad_rows_are_refused_by_line_before_anything_is_computed() {
     let lab = Lab::new();
