@@ -10,7 +10,7 @@ use crate::training::{StageHooks, examples, finished, percent_text, save_adapter
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{DpoLossKind, Stage};
 use rlaif_model::{SaveDtype, save_causal_lm};
-use rlaif_train::{ResponseExample, train_dpo, train_kto};
+use rlaif_train::{PreferenceExample, ResponseExample, train_dpo, train_kto};
 
 /// Trains, or goes on from the last checkpoint.
 ///
@@ -27,7 +27,11 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let outcome = match in_pairs {
         true => train_dpo(policy, &pairs, config, run_seed, &folder, &mut hooks),
         false => {
-            let of_pairs = pairs.into_iter().flat_map(ResponseExample::of_pair);
+            // Of a hard label one side is right, also at p = ½.
+            let p = |pair: &PreferenceExample| if config.soft_labels { pair.p } else { pair.p.round() };
+            let of_pairs = pairs
+                .into_iter()
+                .flat_map(|pair| ResponseExample::of_pair(PreferenceExample { p: p(&pair), ..pair }));
             let responses: Vec<ResponseExample> = of_pairs.chain(responses).collect();
             train_kto(policy, &responses, config, run_seed, &folder, &mut hooks)
         }

@@ -182,7 +182,8 @@ fn single_responses_tune_the_policy_and_mean_nothing_to_losses_of_pairs() {
     let row = |i: usize| {
         let row = json!({
             "prompt": format!("Ask {}", i / 2),
-            "completion": if i % 3 == 0 { "No, go away" } else { "Yes, gladly" }, "label": i % 3 != 0,
+            "completion": if i.is_multiple_of(3) { "No, go away" } else { "Yes, gladly" },
+            "label": !i.is_multiple_of(3),
         });
         format!("{row}\n")
     };
