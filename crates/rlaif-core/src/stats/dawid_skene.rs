@@ -16,7 +16,7 @@
 //! * [`Scheme::symmetric`] gives both truths of a pair the same π. Naming its responses the other way round then turns every
 //!   posterior into its complement, to the last bit.
 
-use super::interval::Interval;
+use super::interval::{Interval, Z};
 use super::linear::{add_outer, inverse, quadratic};
 use std::collections::BTreeMap;
 
@@ -118,9 +118,6 @@ const TOLERANCE: f64 = 1e-10;
 
 /// Rounds after which EM is given up; it slows down where the judges hardly know anything.
 const MAX_ITERATIONS: usize = 5000;
-
-/// Φ⁻¹(0.975)
-const Z: f64 = 1.959_963_984_540_054;
 
 /// Fits the model to the votes on `items` items by `judges` judges. `gold[i]` is item i's truth where it is known; an
 /// item after the end of `gold` has none. Votes with weight 0 are left out.

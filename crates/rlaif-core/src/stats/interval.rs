@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Φ⁻¹(0.975)
-const Z: f64 = 1.959_963_984_540_054;
+pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// An estimate with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -90,23 +90,52 @@ pub fn bootstrap<T>(
 ) -> Option<Interval> {
     let all: Vec<&T> = clusters.iter().collect();
     let estimate = statistic(&all)?;
+    let values =
+        draws(clusters, resamples, run_seed, |draw| statistic(draw).filter(|value| value.is_finite()));
+    percentiles(estimate, values, resamples)
+}
+
+/// A [`bootstrap`] of a statistic of items; `clusters[i]` are the items (pairs) of prompt i.
+pub fn bootstrap_items<T>(
+    clusters: &[Vec<T>],
+    resamples: usize,
+    run_seed: u64,
+    statistic: impl Fn(&[&T]) -> Option<f64>,
+) -> Option<Interval> {
+    bootstrap(clusters, resamples, run_seed, |draw| {
+        statistic(&draw.iter().flat_map(|items| items.iter()).collect::<Vec<_>>())
+    })
+}
+
+/// What a statistic is on each bootstrap draw on which it is defined; none below two clusters.
+pub(super) fn draws<T, R>(
+    clusters: &[T],
+    resamples: usize,
+    run_seed: u64,
+    statistic: impl Fn(&[&T]) -> Option<R>,
+) -> Vec<R> {
     if clusters.len() < 2 {
-        return None;
+        return Vec::new();
     }
     let mut random = seed::stream(run_seed, "bootstrap", 0);
-    let mut draw = all;
-    let mut estimates = Vec::with_capacity(resamples);
+    let mut draw: Vec<&T> = clusters.iter().collect();
+    let mut values = Vec::with_capacity(resamples);
     for _ in 0..resamples {
         for slot in &mut draw {
             *slot = &clusters[random.random_range(0..clusters.len())];
         }
-        estimates.extend(statistic(&draw).filter(|value| value.is_finite()));
+        values.extend(statistic(&draw));
     }
-    if estimates.is_empty() || estimates.len() * 2 < resamples {
+    values
+}
+
+/// The percentile interval of [`draws`]; `None` where fewer than half of them are defined.
+pub(super) fn percentiles(estimate: f64, mut values: Vec<f64>, resamples: usize) -> Option<Interval> {
+    if values.is_empty() || values.len() * 2 < resamples {
         return None;
     }
-    estimates.sort_by(f64::total_cmp);
-    Some(Interval { estimate, low: percentile(&estimates, 0.025), high: percentile(&estimates, 0.975) })
+    values.sort_by(f64::total_cmp);
+    Some(Interval { estimate, low: percentile(&values, 0.025), high: percentile(&values, 0.975) })
 }
 
 /// The mean of all values with a [`bootstrap`] interval over clusters; `clusters[i]` are the values of prompt i.

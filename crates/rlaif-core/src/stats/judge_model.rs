@@ -15,8 +15,9 @@
 //! P(a beats b) is P(θ_i > 0 | all verdicts on the pair). Naming the responses the other way round gives its complement, to the last
 //! bit.
 
-use super::interval::Interval;
+use super::interval::{Interval, Z};
 use super::linear::{add_outer, inverse};
+use super::special::{log_sigmoid, sigmoid};
 use std::collections::BTreeMap;
 
 /// One verdict, as places.
@@ -88,9 +89,6 @@ const NODES: usize = 2 * SIDE;
 /// EM stops when no parameter moves by more.
 const TOLERANCE: f64 = 1e-8;
 const MAX_ITERATIONS: usize = 2000;
-
-/// Φ⁻¹(0.975)
-const Z: f64 = 1.959_963_984_540_054;
 
 /// All verdicts of one judge on one pair: weight for the first and for the second place, as shown and mirrored.
 #[derive(Debug, Clone, Copy, Default)]
@@ -188,15 +186,6 @@ fn theta(node: usize) -> f64 {
 /// The standard normal density, up to a factor.
 fn density(theta: f64) -> f64 {
     (-0.5 * theta * theta).exp()
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// ln σ(x), also where σ(x) is 0 in floating point.
-fn log_sigmoid(x: f64) -> f64 {
-    x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
 /// Half the difference of what lies above and below 0, which swapping the responses only negates.

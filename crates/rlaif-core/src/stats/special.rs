@@ -1,4 +1,4 @@
-//! Student's t quantile, for intervals of small samples.
+//! The functions that intervals and tests are made of: Student's t, the normal and binomial distributions, the logistic function.
 
 /// ln Γ(x) for x > 0: Lanczos' approximation with g = 7 and 9 terms, coefficients of Godfrey (2001), relative error
 /// below 1e-13.
@@ -59,7 +59,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
 }
 
 /// P(T ≤ t) of Student's t with `freedom` degrees of freedom.
-fn student_cdf(t: f64, freedom: f64) -> f64 {
+pub(super) fn student_cdf(t: f64, freedom: f64) -> f64 {
     let tail = 0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5);
     if t > 0.0 { 1.0 - tail } else { tail }
 }
@@ -92,10 +92,79 @@ pub(super) fn binomial_two_sided(k: u64, n: u64) -> f64 {
     (2.0 * incomplete_beta(0.5, (n - less) as f64, less as f64 + 1.0)).min(1.0)
 }
 
+/// P(X ≥ k) of a binomial X: I_p(k, n − k + 1).
+pub(super) fn binomial_at_least(k: u64, n: u64, p: f64) -> f64 {
+    if k == 0 { 1.0 } else { incomplete_beta(p, k as f64, (n - k) as f64 + 1.0) }
+}
+
+/// P(X ≤ k) of a binomial X: as many failures as n − k, so that small tails keep their digits.
+pub(super) fn binomial_at_most(k: u64, n: u64, p: f64) -> f64 {
+    binomial_at_least(n - k, n, 1.0 - p)
+}
+
+/// Φ(x): by Marsaglia's series (2004) around 0, by Laplace's continued fraction in the tails, whose relative error stays
+/// below 1e-12.
+pub(super) fn normal_cdf(x: f64) -> f64 {
+    const TAIL: f64 = 3.0;
+    const TERMS: u32 = 200; // the fraction's, at 3 the most that are needed
+    let density = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+    if x.abs() > TAIL {
+        let fraction = (1..=TERMS).rev().fold(x.abs(), |rest, k| x.abs() + f64::from(k) / rest);
+        let tail = density / fraction;
+        return if x > 0.0 { 1.0 - tail } else { tail };
+    }
+    let (mut term, mut sum, mut odd) = (x, 0.0, 1.0);
+    while sum + term != sum {
+        sum += term;
+        odd += 2.0;
+        term *= x * x / odd;
+    }
+    0.5 + density * sum
+}
+
+/// Φ⁻¹(p) for p in (0, 1), by bisection of [`normal_cdf`].
+pub(super) fn normal_quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (-40.0, 40.0);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if normal_cdf(middle) < p { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// σ(x)
+pub(super) fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// ln σ(x), also where σ(x) is 0 in floating point.
+pub(super) fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stats::golden::{BINOMIAL, STUDENT_T};
+    use crate::stats::golden_audit::{BINOMIAL_AT_LEAST, NORMAL_CDF, NORMAL_QUANTILE};
+
+    #[test]
+    fn normal_and_binomial_match_scipy() {
+        for (x, want) in NORMAL_CDF {
+            let got = normal_cdf(x);
+            assert!((got - want).abs() < 1e-11 * want, "{x}: {got} {want}");
+        }
+        for (p, want) in NORMAL_QUANTILE {
+            let got = normal_quantile(p);
+            assert!((got - want).abs() < 1e-9, "{p}: {got} {want}");
+        }
+        for (k, n, p, want) in BINOMIAL_AT_LEAST {
+            let got = binomial_at_least(k, n, p);
+            assert!((got - want).abs() < 1e-10 * want, "{k} {n} {p}: {got} {want}");
+            let below = k.checked_sub(1).map_or(0.0, |k| binomial_at_most(k, n, p));
+            assert!((got + below - 1.0).abs() < 1e-12, "{k} {n} {p}");
+        }
+    }
 
     #[test]
     fn quantiles_match_scipy() {
