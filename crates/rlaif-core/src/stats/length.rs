@@ -132,9 +132,9 @@ fn cross_validated(x: &[f64], y: &[f64], fold: &[usize]) -> f64 {
     scores.fold((f64::INFINITY, 1.0), |best, score| if score.0 < best.0 { score } else { best }).1
 }
 
-/// −y·ln σ(z) − (1 − y)·ln(1 − σ(z))
+/// −y·ln σ(z) − (1 − y)·ln(1 − σ(z)), where ln(1 − σ(z)) = ln σ(z) − z
 fn cross_entropy(z: f64, y: f64) -> f64 {
-    -y * log_sigmoid(z) - (1.0 - y) * log_sigmoid(-z)
+    (1.0 - y) * z - log_sigmoid(z)
 }
 
 /// The [length, model] weights that minimise C·Σ cross-entropy + |w|₁: proximal Newton, as glmnet (Friedman et al. 2010), whose
@@ -159,17 +159,19 @@ fn lasso(x: &[f64], y: &[f64], c: f64) -> [f64; 2] {
         hessian[1][0] = hessian[0][1];
         let towards = quadratic_lasso(w, gradient, hessian);
         let step = [towards[0] - w[0], towards[1] - w[1]];
+        if step[0].abs().max(step[1].abs()) < 1e-11 {
+            return towards;
+        }
         let mut scale = 1.0;
-        let next = loop {
+        loop {
             let next = [w[0] + scale * step[0], w[1] + scale * step[1]];
-            if objective(next) <= value || scale < 1e-9 {
-                break next;
+            let reached = objective(next);
+            // What is no more than rounding is no reason to go shorter.
+            if reached <= value + 1e-12 * value.abs() || scale < 1e-9 {
+                (w, value) = (next, reached);
+                break;
             }
             scale /= 2.0;
-        };
-        (w, value) = (next, objective(next));
-        if step[0].abs().max(step[1].abs()) < 1e-11 {
-            break;
         }
     }
     w

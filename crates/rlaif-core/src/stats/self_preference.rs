@@ -2,6 +2,9 @@
 //!
 //! A judge's model may just be good, so a high win rate of its own responses alone shows nothing (Panickssery et al. 2024,
 //! <https://arxiv.org/abs/2404.13076>): the same pairs must have been judged by somebody without a stake, people or a panel of other models.
+//!
+//! Two numbers, since a judge that errs at random pulls every win rate to ½: the difference of the win rates says how far its
+//! number is off, for whatever reason, and the bias whether its errors favour its own.
 
 use super::interval::{self, Interval};
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,10 @@ pub struct SelfPreference {
     pub reference: f64,
     /// judge − reference over the same pairs, with a bootstrap interval over prompts.
     pub difference: Interval,
+    /// P(the judge is for its own | the reference is) − P(it is for the other | the reference is), Wataoka et al. 2024,
+    /// <https://arxiv.org/abs/2410.21819>: 0 for a judge that errs alike on both sides, however often. `None` where the reference is
+    /// for one side only.
+    pub bias: Option<Interval>,
 }
 
 /// The difference of the two win rates; `prompts[i]` are the pairs of prompt i that both judged. `None` below two prompts with
@@ -41,7 +48,15 @@ pub fn self_preference(prompts: &[Vec<OwnPair>], resamples: usize, run_seed: u64
         judge: pairs.iter().map(|pair| pair.judge).sum::<f64>() / n,
         reference: pairs.iter().map(|pair| pair.reference).sum::<f64>() / n,
         difference,
+        bias: interval::bootstrap_items(prompts, resamples, run_seed, bias),
     })
+}
+
+fn bias(pairs: &[&OwnPair]) -> Option<f64> {
+    let mean = |judge: Vec<f64>| (!judge.is_empty()).then(|| judge.iter().sum::<f64>() / judge.len() as f64);
+    let own = pairs.iter().filter(|pair| pair.reference > 0.5).map(|pair| pair.judge).collect();
+    let other = pairs.iter().filter(|pair| pair.reference < 0.5).map(|pair| 1.0 - pair.judge).collect();
+    Some(mean(own)? - mean(other)?)
 }
 
 #[cfg(test)]
@@ -59,6 +74,7 @@ mod tests {
         let got = self_preference(&prompts, 500, 0).unwrap();
         assert_eq!((got.pairs, got.judge, got.reference), (100, 0.9, 0.9));
         assert_eq!((got.difference.low, got.difference.high), (0.0, 0.0));
+        assert_eq!(got.bias.unwrap().estimate, 0.0);
     }
 
     #[test]
@@ -73,6 +89,29 @@ mod tests {
         let got = self_preference(&prompts, 1000, 0).unwrap();
         assert!((got.judge - 0.7).abs() < 1e-12 && (got.reference - 0.5).abs() < 1e-12);
         assert!((got.difference.estimate - 0.2).abs() < 1e-12 && got.difference.excludes(0.0), "{got:?}");
+        // Right on all 50 of its own, on 30 of 50 others.
+        let bias = got.bias.unwrap();
+        assert!((bias.estimate - 0.4).abs() < 1e-12 && bias.excludes(0.0), "{bias}");
+    }
+
+    #[test]
+    fn errors_alike_on_both_sides_are_no_bias() {
+        // The own response is better on 80 of 100 pairs; a quarter of the verdicts is wrong on either side.
+        let prompts: Vec<_> = (0..100)
+            .map(|i| {
+                let reference = f64::from(u8::from(i % 5 != 0));
+                pair(if i % 4 == 0 { 1.0 - reference } else { reference }, reference)
+            })
+            .collect();
+        let got = self_preference(&prompts, 500, 0).unwrap();
+        assert!((got.difference.estimate + 0.15).abs() < 1e-12, "pulled to ½: {got:?}");
+        let bias = got.bias.unwrap();
+        assert!(bias.estimate.abs() < 1e-12 && !bias.excludes(0.0), "{bias}");
+    }
+
+    #[test]
+    fn a_reference_for_one_side_only_shows_no_bias() {
+        assert_eq!(self_preference(&vec![pair(0.5, 1.0); 5], 100, 0).unwrap().bias, None);
     }
 
     #[test]
