@@ -17,7 +17,7 @@ pub const OBJECTIVE_RLHF_REWARD: &str = "objective/rlhf_reward";
 pub const OBJECTIVE_SCORES: &str = "objective/scores";
 /// Mean score of the reward model as it came, before normalisation and penalties.
 pub const OBJECTIVE_RAW_SCORES: &str = "objective/raw_scores";
-/// Mean score of the watch, which training does not maximise.
+/// Mean score of the watch, which training does not maximise; of `sft` and `dpo` on held-out prompts.
 pub const OBJECTIVE_HELD_OUT_SCORES: &str = "objective/held_out_scores";
 /// The KL coefficient of this step.
 pub const OBJECTIVE_KL_COEF: &str = "objective/kl_coef";
@@ -106,6 +106,8 @@ pub const MAX_REWARD: &str = "max_reward";
 pub const EVAL_LOSS: &str = "eval_loss";
 /// Accuracy of the reward model on held-out pairs.
 pub const EVAL_ACCURACY: &str = "eval_accuracy";
+/// Accuracy of the reward model on the held-out pairs of `reward.watch`; named as transformers names a second evaluation set.
+pub const EVAL_WATCH_ACCURACY: &str = "eval_watch_accuracy";
 /// Margin of the reward model on held-out pairs.
 pub const EVAL_MARGIN: &str = "eval_margin";
 /// Mean score on held-out responses.

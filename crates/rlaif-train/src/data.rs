@@ -271,10 +271,7 @@ pub(crate) fn batch_of_step<P: Ord>(
     run_seed: u64,
     purpose: &str,
 ) -> Vec<usize> {
-    let steps_per_epoch = prompts.len().div_ceil(batch_size) as u64;
-    let order = pair_order(prompts, step / steps_per_epoch, run_seed, purpose);
-    let start = (step % steps_per_epoch) as usize * batch_size;
-    order[start..(start + batch_size).min(prompts.len())].to_vec()
+    part_of_epoch(prompts.len(), batch_size, step, |epoch| pair_order(prompts, epoch, run_seed, purpose))
 }
 
 /// The pairs of step `step` when `batch_size` prompts go into a step, each with all its pairs. Returns indices of pairs.
@@ -287,10 +284,20 @@ pub(crate) fn prompts_of_step<P: Ord>(
     run_seed: u64,
     purpose: &str,
 ) -> Vec<usize> {
-    let steps_per_epoch = distinct(prompts).div_ceil(batch_size) as u64;
-    let groups = prompt_order(prompts, step / steps_per_epoch, run_seed, purpose);
+    let order = |epoch| prompt_order(prompts, epoch, run_seed, purpose);
+    part_of_epoch(distinct(prompts), batch_size, step, order).concat()
+}
+
+/// What step `step` sees of its epoch, `batch_size` of `count` units in the order of the epoch; the last step may see fewer.
+pub(crate) fn part_of_epoch<T>(
+    count: usize,
+    batch_size: usize,
+    step: u64,
+    order: impl Fn(u64) -> Vec<T>,
+) -> Vec<T> {
+    let steps_per_epoch = count.div_ceil(batch_size) as u64;
     let start = (step % steps_per_epoch) as usize * batch_size;
-    groups[start..(start + batch_size).min(groups.len())].concat()
+    order(step / steps_per_epoch).into_iter().skip(start).take(batch_size).collect()
 }
 
 /// How many prompts there are.

@@ -19,6 +19,8 @@ use rlaif_core::config::DpoConfig;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
 use rlaif_model::{Adapter, Decoder};
 
+use crate::best::WatchReport;
+use crate::best_policy::{BestPolicy, HeldOut};
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
     HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, split_by_prompt,
@@ -61,6 +63,8 @@ pub struct DpoReport {
     pub accuracy: f64,
     /// Mean margin of implicit rewards on held-out pairs.
     pub margin: f64,
+    /// How the best policy was chosen, where `dpo.watch` did.
+    pub watch: Option<WatchReport>,
 }
 
 /// A preference with its log-probs under the reference.
@@ -248,6 +252,22 @@ pub fn train_dpo(
     dir: &Path,
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome<TrainedPolicy>> {
+    train_dpo_watched(policy, data, None, config, run_seed, dir, hooks)
+}
+
+/// [`train_dpo`], whose policy is the best one by what `held_out` says, as `dpo.watch` has it.
+///
+/// # Errors
+/// As [`train_dpo`], or if a look fails.
+pub fn train_dpo_watched(
+    policy: Decoder,
+    data: &[PreferenceExample],
+    held_out: Option<HeldOut<'_>>,
+    config: &DpoConfig,
+    run_seed: u64,
+    dir: &Path,
+    hooks: &mut dyn Hooks,
+) -> Result<Outcome<TrainedPolicy>> {
     check_preferences("dpo", data, &policy)?;
     let (train, holdout) = split_by_prompt(data, config.holdout_fraction, run_seed);
     let objective = Objective::of(config);
@@ -255,14 +275,17 @@ pub fn train_dpo(
         true => unrelated_answers(&train, &holdout, policy.config().max_position_embeddings)?,
         false => Vec::new(),
     };
-    let fingerprint = Fingerprint::new("dpo", config, run_seed).preferences(data).weights(&policy).finish();
-    let checkpoints = Checkpoints::open(dir, fingerprint)?;
-    let reference = objective.needs_reference().then(|| policy.frozen());
-    let mut trainer = DpoTrainer::new(policy, config, run_seed)?;
+    let mut fingerprint = Fingerprint::new("dpo", config, run_seed);
+    BestPolicy::fingerprint(held_out.as_ref(), &mut fingerprint);
+    let checkpoints = Checkpoints::open(dir, fingerprint.preferences(data).weights(&policy).finish())?;
 
     let batch_size = config.batch_size.max(1);
     let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
     let total = steps_per_epoch * config.epochs as u64;
+    let steps = (total, steps_per_epoch);
+    let mut best = BestPolicy::new("dpo", config.watch.as_ref(), held_out, &policy, steps, run_seed)?;
+    let reference = objective.needs_reference().then(|| policy.frozen());
+    let mut trainer = DpoTrainer::new(policy, config, run_seed)?;
     let (mut done, mut tokens) = (0, 0.0);
     let everything: Vec<&PreferenceExample> = train.iter().chain(&holdout).copied().collect();
     let mut ref_logps = Vec::new(); // chosen and rejected in turns; then, for KTO, of unrelated answers likewise
@@ -270,6 +293,7 @@ pub fn train_dpo(
         trainer.learner.read_from("policy", &mut checkpoint)?;
         (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
         ref_logps = checkpoint.numbers("ref_logps")?.to_vec();
+        best.read_from(&mut checkpoint)?;
         hooks.resumed(done);
     } else if let Some(reference) = &reference {
         hooks.progress(0, total, "reference log-probs");
@@ -278,7 +302,7 @@ pub fn train_dpo(
             items.extend(answers.map(|answer| (pair.prompt_ids.as_slice(), answer)));
         }
         ref_logps = sequence_logps(reference, &items, EVAL_TOKENS)?;
-        save(&checkpoints, 0, &trainer, tokens, &ref_logps)?;
+        save(&checkpoints, 0, &trainer, &best, tokens, &ref_logps)?;
     }
     drop(reference);
     let referenced = reference_pairs(&everything, &unrelated, &ref_logps);
@@ -287,7 +311,7 @@ pub fn train_dpo(
     let prompts: Vec<&str> = train.iter().map(|pair| pair.example.prompt_id.as_str()).collect();
     let mut evaluation = None;
     let mut loss = f64::NAN;
-    while done < total {
+    while best.goes_on(&trainer.learner, done, hooks)? {
         hooks.progress(done, total, "");
         let batch = batch_of_step(&prompts, batch_size, done, run_seed, "dpo/order");
         let pairs: Vec<ReferencedPair<'_>> = batch.iter().map(|&i| train[i]).collect();
@@ -321,27 +345,30 @@ pub fn train_dpo(
         hooks.metrics(&row);
 
         let stopping = hooks.should_stop();
-        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
-            save(&checkpoints, done, &trainer, tokens, &ref_logps)?;
+        let saves = done == total || done.is_multiple_of(config.save_steps.max(1) as u64);
+        if stopping || saves || best.is_due(done) {
+            save(&checkpoints, done, &trainer, &best, tokens, &ref_logps)?;
         }
         if stopping && done < total {
             return Ok(Outcome::Interrupted { step: done, total });
         }
     }
 
-    let holdout = match evaluation {
+    let watch = best.put_back(done, &mut trainer.learner, hooks)?;
+    let holdout = match evaluation.filter(|_| watch.as_ref().is_none_or(|watch| watch.kept_step == done)) {
         Some(pairs) => pairs,
         None if holdout.is_empty() => Vec::new(),
         None => evaluate(&trainer, holdout, &mut MetricRow::new("dpo", total, config.epochs as f64))?,
     };
     hooks.progress(total, total, "");
     let report = DpoReport {
-        steps: total,
+        steps: done,
         train_pairs: train.len(),
         loss,
         accuracy: accuracy(&holdout),
         margin: mean_margin(&holdout),
         holdout,
+        watch,
     };
     let adapter = trainer.learner.adapter();
     Ok(Outcome::Finished(TrainedPolicy { policy: trainer.learner.into_model().0, adapter, report }))
@@ -428,6 +455,7 @@ fn save(
     checkpoints: &Checkpoints,
     step: u64,
     trainer: &DpoTrainer,
+    best: &BestPolicy<'_>,
     tokens: f64,
     ref_logps: &[f64],
 ) -> Result<()> {
@@ -435,5 +463,6 @@ fn save(
     trainer.learner.write_to("policy", &mut snapshot);
     snapshot.numbers("num_tokens".into(), vec![tokens]);
     snapshot.numbers("ref_logps".into(), ref_logps.to_vec());
+    best.write_to(&mut snapshot);
     checkpoints.save(step, &snapshot)
 }

@@ -24,6 +24,16 @@ pub enum TrainError {
         /// What the user can do.
         next_step: String,
     },
+    /// There is nothing to choose the best checkpoint by.
+    #[error("{trainer} has no {what} to choose the best checkpoint by; {next_step}")]
+    NothingHeldOut {
+        /// `sft`, `reward` or `dpo`.
+        trainer: &'static str,
+        /// Pairs or prompts.
+        what: String,
+        /// What the user can do.
+        next_step: String,
+    },
     /// A preference or prompt that cannot be trained on.
     #[error("prompt `{prompt_id}` cannot be trained on: {reason}")]
     BadExample {

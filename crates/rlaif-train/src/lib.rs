@@ -13,6 +13,7 @@
 //! | [`packing`], [`score`] | many (prompt, response) pairs to packed batches; their log-probs and scores |
 //! | [`rollout`] | what the policy samples, and what models say of it |
 //! | [`watch`] | a held-out score that falls while the reward rises |
+//! | [`best`], [`best_policy`], [`best_reward`] | the checkpoint that a held-out score holds for the best is what training makes |
 //! | [`checkpoint`] | atomic checkpoints, the last two kept |
 //!
 //! # Losses are functions of numbers
@@ -26,6 +27,9 @@
 
 pub mod adafactor;
 pub mod advantage;
+pub mod best;
+pub mod best_policy;
+pub mod best_reward;
 pub mod checkpoint;
 pub mod data;
 pub mod demonstration;
@@ -48,9 +52,11 @@ pub mod score;
 pub mod sft_trainer;
 pub mod watch;
 
+pub use best::WatchReport;
+pub use best_policy::{HeldOut, HeldOutScore};
 pub use data::{HoldoutPair, PreferenceExample, PromptIds, ResponseExample, split_by_prompt};
 pub use demonstration::{Fitted, SftExample, fit};
-pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo};
+pub use dpo_trainer::{DpoReport, DpoTrainer, TrainedPolicy, train_dpo, train_dpo_watched};
 pub use ensemble::{Seeds, check_members, evaluate_members, load_members, member_folder, member_folders};
 pub use error::{Result, TrainError};
 pub use hooks::{Hooks, Outcome, Silent};
@@ -61,4 +67,6 @@ pub use reward_trainer::{RewardReport, RewardTrainer, TrainedReward, train_rewar
 pub use score::{
     RewardFn, Scored, Scorer, load_reward_heads, load_reward_model, pooled, sequence_logprobs, sequence_logps,
 };
-pub use sft_trainer::{HoldoutRow, SftReport, SftTrainer, TrainedSft, train_sft};
+pub use sft_trainer::{
+    HoldoutRow, SftReport, SftTrainer, TrainedSft, split_rows, train_sft, train_sft_watched,
+};

@@ -16,6 +16,8 @@ use rlaif_core::stats::calibration;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
 use rlaif_model::{Adapter, Decoder, ScalarHead};
 
+use crate::best::WatchReport;
+use crate::best_reward::BestReward;
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
 use crate::data::{
     HoldoutPair, PreferenceExample, accuracy, batch_of_step, check_preferences, distinct, learning_heads,
@@ -66,6 +68,8 @@ pub struct RewardReport {
     pub accuracy: f64,
     /// Mean margin on held-out pairs.
     pub margin: f64,
+    /// How the best model was chosen, where `reward.watch` did.
+    pub watch: Option<WatchReport>,
 }
 
 /// Metrics of one optimizer step; all but the loss are plain means over its pairs.
@@ -277,16 +281,18 @@ pub fn train_reward(
 
     let order = DataOrder::new(train.iter().copied(), config, seeds.training);
     let (steps_per_epoch, total) = (order.steps_per_epoch, order.total);
+    let mut best = BestReward::new(config.watch.as_ref(), &holdout, (total, steps_per_epoch))?;
     let (mut done, mut tokens) = (0, 0.0);
     if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
         trainer.learner.read_from("reward", &mut checkpoint)?;
         (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
+        best.read_from(&mut checkpoint)?;
         hooks.resumed(done);
     }
 
     let mut evaluation = None;
     let mut loss = f64::NAN;
-    while done < total {
+    while best.goes_on(&trainer, done, hooks)? {
         hooks.progress(done, total, "");
         let pairs: Vec<&PreferenceExample> = order.step(done).iter().map(|&i| train[i]).collect();
         let rate = learning_rate(&config.optim, done, total);
@@ -323,10 +329,12 @@ pub fn train_reward(
         hooks.metrics(&row);
 
         let stopping = hooks.should_stop();
-        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
+        let saves = done == total || done.is_multiple_of(config.save_steps.max(1) as u64);
+        if stopping || saves || best.is_due(done) {
             let mut snapshot = Snapshot::default();
             trainer.learner.write_to("reward", &mut snapshot);
             snapshot.numbers("num_tokens".into(), vec![tokens]);
+            best.write_to(&mut snapshot);
             checkpoints.save(done, &snapshot)?;
         }
         if stopping && done < total {
@@ -334,20 +342,22 @@ pub fn train_reward(
         }
     }
 
-    let holdout = match evaluation {
+    let watch = best.put_back(done, &mut trainer.learner, hooks)?;
+    let holdout = match evaluation.filter(|_| watch.as_ref().is_none_or(|watch| watch.kept_step == done)) {
         Some(pairs) => pairs,
         None if holdout.is_empty() => Vec::new(),
         None => trainer.evaluate(&holdout)?.0,
     };
     hooks.progress(total, total, "");
     let report = RewardReport {
-        steps: total,
+        steps: done,
         train_pairs,
         truncated_pairs: truncated.len(),
         loss,
         accuracy: accuracy(&holdout),
         margin: mean_margin(&holdout),
         holdout,
+        watch,
     };
     let adapter = trainer.learner.adapter();
     let (decoder, head) = trainer.learner.into_model();

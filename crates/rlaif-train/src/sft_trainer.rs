@@ -16,8 +16,10 @@ use rlaif_core::config::SftConfig;
 use rlaif_core::{metrics, metrics::MetricRow, seed};
 use rlaif_model::{Adapter, Decoder, PackedBatch, Reads};
 
+use crate::best::WatchReport;
+use crate::best_policy::{BestPolicy, HeldOut};
 use crate::checkpoint::{Checkpoints, Fingerprint, Snapshot};
-use crate::data::{epoch_order, split_by};
+use crate::data::{epoch_order, part_of_epoch, split_by};
 use crate::demonstration::SftExample;
 use crate::error::{Result, TrainError, finite};
 use crate::hooks::{Hooks, Outcome};
@@ -50,6 +52,8 @@ pub struct SftReport {
     pub loss: f64,
     /// Every held-out row, for intervals.
     pub holdout: Vec<HoldoutRow>,
+    /// How the best policy was chosen, where `sft.watch` did.
+    pub watch: Option<WatchReport>,
 }
 
 /// What a model says about one held-out row before and after training.
@@ -201,25 +205,45 @@ pub fn train_sft(
     dir: &Path,
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome<TrainedSft>> {
+    train_sft_watched(policy, data, None, config, run_seed, dir, hooks)
+}
+
+/// [`train_sft`], whose policy is the best one by what `held_out` says, as `sft.watch` has it.
+///
+/// # Errors
+/// As [`train_sft`], or if a look fails.
+pub fn train_sft_watched(
+    policy: Decoder,
+    data: &[SftExample],
+    held_out: Option<HeldOut<'_>>,
+    config: &SftConfig,
+    run_seed: u64,
+    dir: &Path,
+    hooks: &mut dyn Hooks,
+) -> Result<Outcome<TrainedSft>> {
     check_rows(data, &policy)?;
-    let (train, holdout) = split_by(data, |row| &row.prompt_id, config.holdout_fraction, run_seed);
+    let (train, holdout) = split_rows(data, config.holdout_fraction, run_seed);
     let mut fingerprint = Fingerprint::new("sft", config, run_seed);
     for row in data {
         let mask: Vec<u8> = row.mask.iter().map(|learnt| u8::from(*learnt)).collect();
         fingerprint.bytes(row.prompt_id.as_bytes()).ids(&row.ids).bytes(&mask);
     }
+    BestPolicy::fingerprint(held_out.as_ref(), &mut fingerprint);
     let checkpoints = Checkpoints::open(dir, fingerprint.weights(&policy).finish())?;
-    let mut trainer = SftTrainer::new(policy, config, run_seed)?;
 
     let batch_size = config.batch_size.max(1);
     let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
     let total = steps_per_epoch * config.epochs as u64;
+    let steps = (total, steps_per_epoch);
+    let mut best = BestPolicy::new("sft", config.watch.as_ref(), held_out, &policy, steps, run_seed)?;
+    let mut trainer = SftTrainer::new(policy, config, run_seed)?;
     let (mut done, mut tokens) = (0, 0.0);
     let before: Vec<f64>;
     if let Some(mut checkpoint) = checkpoints.newest(&mut |w| hooks.warning(w))? {
         trainer.learner.read_from("policy", &mut checkpoint)?;
         (done, tokens) = (checkpoint.step, checkpoint.number("num_tokens")?);
         before = checkpoint.numbers("holdout_before")?.to_vec();
+        best.read_from(&mut checkpoint)?;
         hooks.resumed(done);
     } else {
         let mut row = MetricRow::new("sft", 0, 0.0);
@@ -232,11 +256,10 @@ pub fn train_sft(
 
     let mut after = None;
     let mut loss = f64::NAN;
-    while done < total {
+    while best.goes_on(&trainer.learner, done, hooks)? {
         hooks.progress(done, total, "");
-        let order = epoch_order(train.len(), done / steps_per_epoch, run_seed, "sft/order");
-        let start = (done % steps_per_epoch) as usize * batch_size;
-        let batch = &order[start..(start + batch_size).min(order.len())];
+        let order = |epoch| epoch_order(train.len(), epoch, run_seed, "sft/order");
+        let batch = part_of_epoch(train.len(), batch_size, done, order);
         let rows: Vec<&SftExample> = batch.iter().map(|&place| train[place]).collect();
         let rate = learning_rate(&config.optim, done, total);
         let named = |error: TrainError| error.on_rows(rows.iter().map(|row| row.id.as_str()));
@@ -260,11 +283,13 @@ pub fn train_sft(
         hooks.metrics(&row);
 
         let stopping = hooks.should_stop();
-        if stopping || done == total || done.is_multiple_of(config.save_steps.max(1) as u64) {
+        let saves = done == total || done.is_multiple_of(config.save_steps.max(1) as u64);
+        if stopping || saves || best.is_due(done) {
             let mut snapshot = Snapshot::default();
             trainer.learner.write_to("policy", &mut snapshot);
             snapshot.numbers("num_tokens".into(), vec![tokens]);
             snapshot.numbers("holdout_before".into(), before.clone());
+            best.write_to(&mut snapshot);
             checkpoints.save(done, &snapshot)?;
         }
         if stopping && done < total {
@@ -272,7 +297,8 @@ pub fn train_sft(
         }
     }
 
-    let after = match after {
+    let watch = best.put_back(done, &mut trainer.learner, hooks)?;
+    let after = match after.filter(|_| watch.as_ref().is_none_or(|watch| watch.kept_step == done)) {
         Some(after) => after,
         None => evaluate(&trainer, &holdout, &mut MetricRow::new("sft", total, config.epochs as f64)),
     };
@@ -283,9 +309,14 @@ pub fn train_sft(
         before,
         after,
     });
-    let report = SftReport { steps: total, train_rows: train.len(), loss, holdout: holdout.collect() };
+    let report = SftReport { steps: done, train_rows: train.len(), loss, holdout: holdout.collect(), watch };
     let adapter = trainer.learner.adapter();
     Ok(Outcome::Finished(TrainedSft { policy: trainer.learner.into_model().0, adapter, report }))
+}
+
+/// Rows that are trained on, and those that are held out: as [`split_by_prompt`](crate::split_by_prompt).
+pub fn split_rows(data: &[SftExample], fraction: f64, run_seed: u64) -> (Vec<&SftExample>, Vec<&SftExample>) {
+    split_by(data, |row| &row.prompt_id, fraction, run_seed)
 }
 
 /// Mean loss of a token of each held-out row, and the metrics of all of them: means over tokens, as in training.

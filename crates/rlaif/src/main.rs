@@ -41,6 +41,7 @@ mod sampling;
 mod stages;
 mod tensorboard;
 mod training;
+mod watching;
 
 use clap::Parser;
 use cli::{Cli, Command};

@@ -11,7 +11,7 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{allocator, interrupt, preference_data, rewards, stages};
+use crate::{allocator, interrupt, preference_data, rewards, stages, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
 use serde_json::{Value, json};
@@ -242,6 +242,10 @@ fn check_judges(context: &Context, steps: &[Step]) -> Result<()> {
                 let judges = [config.tuning_judges(), config.watching_judges()].concat();
                 (judges, &context.prompts.train, false)
             }
+            Stage::Sft | Stage::Dpo => {
+                watching::check(context, step.stage)?;
+                (config.choosing_judges(step.stage).to_vec(), &context.prompts.train, false)
+            }
             Stage::Evaluate => (config.evaluation_judges().to_vec(), &context.prompts.eval, false),
             _ => continue,
         };
@@ -339,7 +343,7 @@ fn recipe(
             input("policy", &context.policy_fingerprint);
         }
         Stage::Sft => {
-            put("sft", section(serde_json::to_value(&config.sft), &["data", "save_steps"])?);
+            put("sft", section(serde_json::to_value(&config.sft), &["data", "save_steps", "watch"])?);
             input("rows", &demonstrations::read(context, has)?.fingerprint);
             input("policy", &context.policy_fingerprint);
         }
@@ -381,7 +385,10 @@ fn recipe(
             }
         }
         Stage::Reward => {
-            put("reward", section(serde_json::to_value(&config.reward), &["save_steps"])?);
+            put("reward", section(serde_json::to_value(&config.reward), &["save_steps", "watch"])?);
+            if let Some(watch) = &config.reward.watch {
+                put("reward.watch", serde_json::to_value(watch)?);
+            }
         }
         Stage::Ppo => {
             let watch = config.ppo.watch.clone().map(|watch| WatchConfig { judges: None, ..watch });
@@ -412,7 +419,7 @@ fn recipe(
             }
         }
         Stage::Dpo => {
-            put("dpo", section(serde_json::to_value(&config.dpo), &["save_steps"])?);
+            put("dpo", section(serde_json::to_value(&config.dpo), &["save_steps", "watch"])?);
         }
         Stage::Evaluate => {
             let judges = config.evaluation_judges();
@@ -438,6 +445,12 @@ fn recipe(
             }
         }
         Stage::Report => {}
+    }
+    if has.contains(&stage)
+        && let Some((watch, read)) = watching::recipe(context, stage)?
+    {
+        recipe[format!("{}.watch", stage.name())] = watch;
+        inputs_of.extend(read.into_iter().map(|(name, fingerprint)| (name, fingerprint.into())));
     }
     recipe["inputs"] = Value::Object(inputs_of);
     Ok(recipe)

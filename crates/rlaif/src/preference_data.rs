@@ -74,7 +74,7 @@ pub fn fingerprints(context: &Context, stage: Stage) -> Result<Vec<(String, Stri
 ///
 /// # Errors
 /// If a file cannot be read, any row of it is not what it should be (nothing is trained on what may be only half meant), or single
-/// responses meet a loss that needs pairs.
+/// responses meet a loss or a watch that needs pairs.
 pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
     let mut found = Examples::default();
     for file in files(&context.config, stage) {
@@ -92,6 +92,7 @@ pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
                 TuningRow::Response(data) => {
                     let line = data.line;
                     refuse_for_pairs(context.config.dpo.loss, &place(line))?;
+                    refuse_watched(&context.config, &place(line))?;
                     found.add_response(context, data).with_context(|| place(line))?;
                 }
             }
@@ -129,6 +130,17 @@ fn refuse_for_pairs(loss: DpoLossKind, place: &str) -> Result<(), UserError> {
         names.join(" or ")
     );
     Err(UserError::new(message).hint(hint))
+}
+
+/// The trainer of single responses takes no looks at held-out prompts.
+fn refuse_watched(config: &Config, place: &str) -> Result<(), UserError> {
+    if config.dpo.watch.is_none() {
+        return Ok(());
+    }
+    let message =
+        format!("{place} is a single response, and `[dpo.watch]` chooses among policies tuned on pairs");
+    Err(UserError::new(message)
+        .hint("Take `[dpo.watch]` out, or give rows of `prompt`, `chosen` and `rejected`"))
 }
 
 /// Revised over original answers, of the prompts that have them.

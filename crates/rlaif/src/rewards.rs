@@ -23,7 +23,7 @@ use std::path::Path;
 pub type Shared<'run> = RefCell<&'run mut Context>;
 
 /// One part of the sum.
-enum Source {
+pub enum Source {
     Model(Box<Scorer>),
     Judges(Vec<JudgeConfig>),
     Regex(Regex),
@@ -66,7 +66,7 @@ impl<'a, 'run> Rewards<'a, 'run> {
                     Source::Model(model.take().context("the reward model is one part of the reward, once")?)
                 }
                 RewardKind::Judges => Source::Judges(config.tuning_judges().to_vec()),
-                _ => rule(&context.borrow(), index, source)?,
+                _ => rule(&context.borrow(), &format!("ppo.rewards[{index}]"), source)?,
             };
             sources.push((source.weight, part));
         }
@@ -123,7 +123,11 @@ impl<'a, 'run> Rewards<'a, 'run> {
                 Source::Judges(judges) => {
                     judged(&mut self.context.borrow_mut(), judges, &set, &self.prompts, &responses)?
                 }
-                rule => responses.iter().map(|response| Some(self.by_rule(rule, response))).collect(),
+                rule => {
+                    let reference =
+                        |response: &Response| self.prompts.get(&response.prompt_id)?.reference.as_deref();
+                    responses.iter().map(|r| Some(rule.by_rule(r, reference(r)))).collect()
+                }
             };
             for (sum, score) in sum.iter_mut().zip(scores) {
                 *sum = sum.zip(score).map(|(sum, score): (f64, f64)| sum + weight * score);
@@ -131,22 +135,23 @@ impl<'a, 'run> Rewards<'a, 'run> {
         }
         Ok(sum)
     }
+}
 
-    fn by_rule(&self, rule: &Source, response: &Response) -> f64 {
+impl Source {
+    /// What a rule gives a response to a prompt with this reference.
+    pub fn by_rule(&self, response: &Response, reference: Option<&str>) -> f64 {
         let text = response.text.as_str();
-        match rule {
-            Source::Regex(pattern) => f64::from(pattern.is_match(text)),
-            Source::JsonSchema(schemas, schema) => {
+        match self {
+            Self::Regex(pattern) => f64::from(pattern.is_match(text)),
+            Self::JsonSchema(schemas, schema) => {
                 let value = serde_json::from_str(text.trim());
                 f64::from(value.is_ok_and(|value| schemas.validate(&value, *schema).is_ok()))
             }
-            Source::Length { min, max } => length_reward(response.token_ids.len(), *min, *max),
-            Source::Reference(pattern) => {
-                let reference =
-                    self.prompts.get(&response.prompt_id).and_then(|prompt| prompt.reference.as_deref());
+            Self::Length { min, max } => length_reward(response.token_ids.len(), *min, *max),
+            Self::Reference(pattern) => {
                 f64::from(reference.is_some_and(|reference| same_answer(pattern.as_ref(), text, reference)))
             }
-            Source::Model(_) | Source::Judges(_) => 0.0, // scored where all responses are at hand
+            Self::Model(_) | Self::Judges(_) => 0.0, // scored where all responses are at hand
         }
     }
 }
@@ -166,16 +171,24 @@ impl RewardFn for Rewards<'_, '_> {
 /// # Errors
 /// With the key, and what is wrong.
 pub fn check(context: &Context) -> Result<()> {
-    for (index, source) in context.config.ppo.rewards.iter().enumerate() {
+    check_rules(context, "ppo.rewards", &context.config.ppo.rewards)
+}
+
+/// [`check`] of the rules of another section.
+///
+/// # Errors
+/// With the key, and what is wrong.
+pub fn check_rules(context: &Context, section: &str, sources: &[RewardSource]) -> Result<()> {
+    for (index, source) in sources.iter().enumerate() {
         if !matches!(source.kind, RewardKind::RewardModel | RewardKind::Judges) {
-            rule(context, index, source)?;
+            rule(context, &format!("{section}[{index}]"), source)?;
         }
         let lacks = |prompt: &&Prompt| prompt.reference.is_none();
         if source.kind == RewardKind::Reference
             && let Some(prompt) = context.prompts.train.iter().find(lacks)
         {
             let message = format!(
-                "`ppo.rewards[{index}]` needs a `reference` with each prompt, and prompt `{}` has none",
+                "`{section}[{index}]` needs a `reference` with each prompt, and prompt `{}` has none",
                 prompt.id
             );
             return Err(UserError::new(message)
@@ -191,11 +204,19 @@ pub fn check(context: &Context) -> Result<()> {
 /// # Errors
 /// If one cannot be read.
 pub fn fingerprints(context: &Context) -> Result<Vec<(String, String)>> {
-    let sources = context.config.ppo.rewards.iter().enumerate();
+    schemas(context, "ppo.rewards", &context.config.ppo.rewards)
+}
+
+/// The schemas of a section's rules, with their hashes.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn schemas(context: &Context, section: &str, sources: &[RewardSource]) -> Result<Vec<(String, String)>> {
+    let sources = sources.iter().enumerate();
     let schemas = sources.filter_map(|(index, source)| Some((index, source.schema.as_ref()?)));
     schemas
         .map(|(index, schema)| {
-            let text = read_schema(context, index, schema)?;
+            let text = read_schema(context, &format!("{section}[{index}]"), schema)?;
             let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
             Ok((format!("schema `{}`", schema.display()), hash))
         })
@@ -207,19 +228,23 @@ pub fn reads_reward_model(config: &Config) -> bool {
     config.ppo.maximises(RewardKind::RewardModel)
 }
 
-fn refused(index: usize, key: &str, error: &dyn std::fmt::Display, hint: &str) -> anyhow::Error {
-    UserError::new(format!("`ppo.rewards[{index}].{key}` cannot be used: {error}")).hint(hint).into()
+fn refused(part: &str, key: &str, error: &dyn std::fmt::Display, hint: &str) -> anyhow::Error {
+    UserError::new(format!("`{part}.{key}` cannot be used: {error}")).hint(hint).into()
 }
 
-fn read_schema(context: &Context, index: usize, schema: &Path) -> Result<String> {
+fn read_schema(context: &Context, part: &str, schema: &Path) -> Result<String> {
     let path = context.resolve(schema);
     let hint = "Give the path of a JSON Schema, relative to the config file";
-    let told = |error| refused(index, "schema", &format!("`{}`: {error}", path.display()), hint);
+    let told = |error| refused(part, "schema", &format!("`{}`: {error}", path.display()), hint);
     std::fs::read_to_string(&path).map_err(told)
 }
 
-fn rule(context: &Context, index: usize, source: &RewardSource) -> Result<Source> {
-    let refused = |key: &str, error: &dyn std::fmt::Display, hint: &str| refused(index, key, error, hint);
+/// The rule of a part, which stands at this key.
+///
+/// # Errors
+/// If a pattern or a schema cannot be used.
+pub fn rule(context: &Context, part: &str, source: &RewardSource) -> Result<Source> {
+    let refused = |key: &str, error: &dyn std::fmt::Display, hint: &str| refused(part, key, error, hint);
     let compiled = |pattern: &str| {
         Regex::new(pattern).map_err(|error| {
             refused(
@@ -243,7 +268,7 @@ fn rule(context: &Context, index: usize, source: &RewardSource) -> Result<Source
             Ok(Source::Length { min: source.min_tokens.unwrap_or(0), max: source.max_tokens })
         }
         RewardKind::JsonSchema => {
-            let text = read_schema(context, index, &source.schema.clone().unwrap_or_default())?;
+            let text = read_schema(context, part, &source.schema.clone().unwrap_or_default())?;
             let mend = "It must be a JSON Schema that needs no other file";
             let value = serde_json::from_str(&text).map_err(|error| refused("schema", &error, mend))?;
             let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());

@@ -13,7 +13,13 @@ pub(super) const ANY_VALUE: &str = "*";
 pub(super) fn full_example() -> Config {
     let mut config = Config::default();
     let lora = Some(LoraConfig::default());
-    config.run.max_usd_per_stage = StageBudgets { label: Some(0.5), ppo: Some(0.5), evaluate: Some(0.5) };
+    config.run.max_usd_per_stage = StageBudgets {
+        sft: Some(0.5),
+        label: Some(0.5),
+        ppo: Some(0.5),
+        dpo: Some(0.5),
+        evaluate: Some(0.5),
+    };
     config.prompts.eval = Some("eval.jsonl".into());
     config.policy.origin = Some(String::new());
     config.prompts.split_seed = Some(1);
@@ -81,6 +87,20 @@ pub(super) fn full_example() -> Config {
         max_tokens: Some(1),
         ..RewardSource::default()
     }];
+    let watch = Some(PolicyWatchConfig {
+        judges: Some(config.label.judges.clone()),
+        rewards: config.ppo.rewards.clone(),
+        max_new_tokens: Some(1),
+        max_drop: Some(0.5),
+        ..PolicyWatchConfig::default()
+    });
+    config.sft.watch.clone_from(&watch);
+    config.dpo.watch = watch;
+    config.reward.watch = Some(RewardWatchConfig {
+        source: Some(String::new()),
+        max_drop: Some(0.5),
+        ..RewardWatchConfig::default()
+    });
     config.ppo.missing_eos_penalty = Some(0.5);
     config.ppo.max_new_tokens = Some(1);
     config.ppo.lora = lora.clone();
@@ -120,6 +140,14 @@ pub(super) fn bare_examples() -> [Config; 2] {
     with_judges.ppo.judges = Some(config.label.judges.clone());
     with_judges.ppo.watch =
         Some(WatchConfig { judges: Some(config.label.judges.clone()), ..WatchConfig::default() });
+    let watch = Some(PolicyWatchConfig {
+        judges: Some(config.label.judges.clone()),
+        rewards: config.ppo.rewards.clone(),
+        ..PolicyWatchConfig::default()
+    });
+    with_judges.sft.watch.clone_from(&watch);
+    with_judges.dpo.watch = watch;
+    with_judges.reward.watch = Some(RewardWatchConfig::default());
     [config, with_judges]
 }
 

@@ -17,6 +17,7 @@ mod run;
 mod sft;
 mod toml_out;
 mod validate;
+mod watch;
 
 pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
@@ -40,6 +41,7 @@ pub use revise::{Principle, ReviseConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};
 pub use validate::Problem;
+pub use watch::{PolicyWatchConfig, RewardWatchConfig};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -99,6 +101,23 @@ impl Config {
         match self.ppo.maximises(RewardKind::Judges) {
             true => self.ppo.judges.as_ref().unwrap_or(&self.label.judges),
             false => &[],
+        }
+    }
+
+    /// What chooses the best policy of `sft` or `dpo`, where something does.
+    pub fn policy_watch(&self, stage: Stage) -> Option<&PolicyWatchConfig> {
+        match stage {
+            Stage::Sft => self.sft.watch.as_ref(),
+            Stage::Dpo => self.dpo.watch.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The judges that choose it; none if none does.
+    pub fn choosing_judges(&self, stage: Stage) -> &[JudgeConfig] {
+        match self.policy_watch(stage).filter(|watch| watch.asks_judges()) {
+            Some(watch) => watch.judges.as_deref().unwrap_or(self.evaluation_judges()),
+            None => &[],
         }
     }
 

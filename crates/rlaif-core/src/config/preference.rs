@@ -1,6 +1,6 @@
 //! `[reward]` and `[dpo]`: the trainers that learn from preferences.
 
-use super::{DpoLossKind, LoraConfig, OptimConfig};
+use super::{DpoLossKind, LoraConfig, OptimConfig, PolicyWatchConfig, RewardWatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -53,6 +53,8 @@ pub struct RewardConfig {
     pub optim: OptimConfig,
     /// Train adapters instead of all weights. Default none: full weights.
     pub lora: Option<LoraConfig>,
+    /// Default none: the model of the last step.
+    pub watch: Option<RewardWatchConfig>,
 }
 
 impl Default for RewardConfig {
@@ -74,6 +76,7 @@ impl Default for RewardConfig {
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(1e-5),
             lora: None,
+            watch: None,
         }
     }
 }
@@ -120,6 +123,8 @@ pub struct DpoConfig {
     pub optim: OptimConfig,
     /// Train adapters instead of all weights. Default none: full weights.
     pub lora: Option<LoraConfig>,
+    /// Default none: the policy of the last step.
+    pub watch: Option<PolicyWatchConfig>,
 }
 
 impl Default for DpoConfig {
@@ -142,6 +147,7 @@ impl Default for DpoConfig {
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(1e-6),
             lora: None,
+            watch: None,
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum Stage {
 
 impl Stage {
     /// Those whose judges may cost money.
-    pub const JUDGING: [Self; 3] = [Self::Label, Self::Ppo, Self::Evaluate];
+    pub const JUDGING: [Self; 5] = [Self::Sft, Self::Label, Self::Ppo, Self::Dpo, Self::Evaluate];
 
     /// Every stage, in order.
     pub const ALL: [Self; 9] = [
@@ -75,10 +75,14 @@ pub enum Durability {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StageBudgets {
+    /// For judges that choose the best policy of `sft`. Default none.
+    pub sft: Option<f64>,
     /// For labelling. Default none.
     pub label: Option<f64>,
     /// For judges that score or watch the tuning. Default none.
     pub ppo: Option<f64>,
+    /// For judges that choose the best policy of `dpo`. Default none.
+    pub dpo: Option<f64>,
     /// For the evaluation. Default none.
     pub evaluate: Option<f64>,
 }
@@ -87,8 +91,10 @@ impl StageBudgets {
     /// The limit of a stage.
     pub fn of(&self, stage: Stage) -> Option<f64> {
         match stage {
+            Stage::Sft => self.sft,
             Stage::Label => self.label,
             Stage::Ppo => self.ppo,
+            Stage::Dpo => self.dpo,
             Stage::Evaluate => self.evaluate,
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! `[sft]`.
 
-use super::{LoraConfig, OptimConfig};
+use super::{LoraConfig, OptimConfig, PolicyWatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -50,6 +50,8 @@ pub struct SftConfig {
     pub optim: OptimConfig,
     /// Train adapters instead of all weights. Default none: full weights.
     pub lora: Option<LoraConfig>,
+    /// Default none: the policy of the last step.
+    pub watch: Option<PolicyWatchConfig>,
 }
 
 impl Default for SftConfig {
@@ -68,6 +70,7 @@ impl Default for SftConfig {
             save_steps: 10,
             optim: OptimConfig::with_learning_rate(2e-5),
             lora: None,
+            watch: None,
         }
     }
 }

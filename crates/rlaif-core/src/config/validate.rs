@@ -1,9 +1,11 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
+mod watch;
+
 use super::{
     Algorithm, BatchBy, Config, DpoConfig, DpoLossKind, EnsembleReward, JudgeConfig, JudgeKind, KlController,
-    KlPlace, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, Stage,
-    StructuredOutput,
+    KlPlace, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, RewardSource,
+    Stage, StructuredOutput,
 };
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -69,6 +71,7 @@ impl Config {
         check_ppo(&mut check, &self.ppo);
         self.check_ensemble(&mut check);
         self.check_rewards(&mut check);
+        self.check_watches(&mut check);
         self.check_evaluate(&mut check);
         self.check_lengths(&mut check);
         check.problems
@@ -402,6 +405,8 @@ impl Config {
             ("revise.max_new_tokens", self.revise.max_new_tokens),
             ("ppo.max_new_tokens", self.ppo.max_new_tokens),
             ("evaluate.max_new_tokens", self.evaluate.max_new_tokens),
+            ("sft.watch.max_new_tokens", self.sft.watch.as_ref().and_then(|watch| watch.max_new_tokens)),
+            ("dpo.watch.max_new_tokens", self.dpo.watch.as_ref().and_then(|watch| watch.max_new_tokens)),
         ];
         let most = self.policy.max_length;
         for (key, length) in lengths {
@@ -559,48 +564,7 @@ impl Config {
     /// What is maximised, and who watches.
     fn check_rewards(&self, check: &mut Checks) {
         let ppo = &self.ppo;
-        for (index, source) in ppo.rewards.iter().enumerate() {
-            let key = |name: &str| format!("ppo.rewards[{index}].{name}");
-            let kind = source.kind;
-            if source.weight == 0.0 || !source.weight.is_finite() {
-                check.add(&key("weight"), format!("must be a number other than 0, got {}", source.weight));
-            }
-            let given = [
-                (
-                    "pattern",
-                    source.pattern.is_some(),
-                    matches!(kind, RewardKind::Regex | RewardKind::Reference),
-                ),
-                ("schema", source.schema.is_some(), kind == RewardKind::JsonSchema),
-                ("min_tokens", source.min_tokens.is_some(), kind == RewardKind::Length),
-                ("max_tokens", source.max_tokens.is_some(), kind == RewardKind::Length),
-            ];
-            for (name, ..) in given.into_iter().filter(|(_, given, read)| *given && !read) {
-                check.add(&key(name), "is not read by this `kind` of reward".into());
-            }
-            match kind {
-                RewardKind::Regex if source.pattern.is_none() => {
-                    check.add(&key("pattern"), "must be given for `kind` = \"regex\"".into());
-                }
-                RewardKind::JsonSchema if source.schema.is_none() => {
-                    check.add(&key("schema"), "must be given for `kind` = \"json_schema\"".into());
-                }
-                RewardKind::Length => match (source.min_tokens, source.max_tokens) {
-                    (None, None) => check.add(
-                        &key("max_tokens"),
-                        "or `min_tokens` must be given for `kind` = \"length\"".into(),
-                    ),
-                    (Some(min), Some(max)) if min > max => {
-                        check.add(
-                            &key("min_tokens"),
-                            format!("must be at most `max_tokens`, {max}, got {min}"),
-                        );
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
+        check_sources(check, "ppo.rewards", &ppo.rewards);
         for (section, judges) in [
             ("ppo.judges", ppo.judges.as_deref()),
             ("ppo.watch.judges", ppo.watch.as_ref().and_then(|watch| watch.judges.as_deref())),
@@ -638,6 +602,43 @@ impl Config {
                 judge.name
             );
             check.add("ppo.watch.judges", message);
+        }
+    }
+}
+
+/// The parts of a weighted sum.
+fn check_sources(check: &mut Checks, section: &str, sources: &[RewardSource]) {
+    for (index, source) in sources.iter().enumerate() {
+        let key = |name: &str| format!("{section}[{index}].{name}");
+        let kind = source.kind;
+        if source.weight == 0.0 || !source.weight.is_finite() {
+            check.add(&key("weight"), format!("must be a number other than 0, got {}", source.weight));
+        }
+        let given = [
+            ("pattern", source.pattern.is_some(), matches!(kind, RewardKind::Regex | RewardKind::Reference)),
+            ("schema", source.schema.is_some(), kind == RewardKind::JsonSchema),
+            ("min_tokens", source.min_tokens.is_some(), kind == RewardKind::Length),
+            ("max_tokens", source.max_tokens.is_some(), kind == RewardKind::Length),
+        ];
+        for (name, ..) in given.into_iter().filter(|(_, given, read)| *given && !read) {
+            check.add(&key(name), "is not read by this `kind` of reward".into());
+        }
+        match kind {
+            RewardKind::Regex if source.pattern.is_none() => {
+                check.add(&key("pattern"), "must be given for `kind` = \"regex\"".into());
+            }
+            RewardKind::JsonSchema if source.schema.is_none() => {
+                check.add(&key("schema"), "must be given for `kind` = \"json_schema\"".into());
+            }
+            RewardKind::Length => match (source.min_tokens, source.max_tokens) {
+                (None, None) => check
+                    .add(&key("max_tokens"), "or `min_tokens` must be given for `kind` = \"length\"".into()),
+                (Some(min), Some(max)) if min > max => {
+                    check.add(&key("min_tokens"), format!("must be at most `max_tokens`, {max}, got {min}"));
+                }
+                _ => {}
+            },
+            _ => {}
         }
     }
 }

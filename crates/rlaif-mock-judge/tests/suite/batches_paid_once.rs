@@ -167,7 +167,10 @@ async fn child() {
 
 fn child_dies(lab: &Lab, at: &str) -> bool {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "batches_paid_once::child", "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["--exact", "batches_paid_once::child", "--nocapture"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.env("BATCHES_DB", &lab.db).env("BATCHES_URL", lab.judge.base_url());
     command.env("BATCHES_KIND", lab.kind.name()).env("RLAIF_DIE_AT", at);
     !command.status().unwrap().success()

@@ -70,7 +70,10 @@ async fn child() {
 
 fn spawn(run: &Run, concurrency: usize, die_at: Option<&str>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "paying_once::child", "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["--exact", "paying_once::child", "--nocapture"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.env("PAYING_DB", &run.db).env("PAYING_URL", &run.url);
     command.env("PAYING_CONCURRENCY", concurrency.to_string());
     if let Some(die_at) = die_at {

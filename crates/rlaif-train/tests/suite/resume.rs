@@ -7,10 +7,11 @@ use std::path::Path;
 use crate::common::{Recorder, bits, llama, preferences, sampling, some_head, three_heads};
 use rlaif_core::config::{
     Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind,
-    PpoConfig, RewardConfig, SftConfig, WatchConfig,
+    PolicyWatchConfig, PpoConfig, RewardConfig, RewardWatchConfig, SftConfig, WatchConfig,
 };
 use rlaif_train::{
-    Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_ppo, train_reward, train_sft,
+    HeldOut, Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_dpo_watched, train_ppo,
+    train_reward, train_sft_watched,
 };
 
 type Bits = BTreeMap<String, Vec<u32>>;
@@ -26,7 +27,25 @@ fn lora() -> Option<LoraConfig> {
 /// Weights after training in `dir`, or none if it was stopped.
 type Train<'a> = &'a dyn Fn(&Path, &mut dyn Hooks) -> Option<Bits>;
 
+/// A look every third step, while checkpoints are written every second, at three prompts.
+fn watch() -> Option<PolicyWatchConfig> {
+    Some(PolicyWatchConfig { eval_steps: 3, window: 2, max_drop: Some(0.9), ..PolicyWatchConfig::default() })
+}
+
+/// Runs `train` with somebody who looks at three prompts.
+fn held_out<T>(train: impl FnOnce(Option<HeldOut<'_>>) -> T) -> T {
+    let prompts: Vec<_> =
+        (0..3).map(|i| PromptIds { id: i.to_string(), ids: vec![60 + i, 30, 20] }).collect();
+    let mut few =
+        |_: &[u32], response: &[u32]| -(response.iter().filter(|&&id| id == 70).count() as f64 - 1.5).abs();
+    train(Some(HeldOut { prompts: &prompts, sampling: &sampling(6), score: &mut few }))
+}
+
 fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
+    sft_with(SftConfig { lora, ..SftConfig::default() }, dir, hooks)
+}
+
+fn sft_with(config: SftConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
     let config = SftConfig {
         epochs: 2,
         batch_size: 3,
@@ -34,8 +53,7 @@ fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
         neftune_noise_alpha: Some(5.0),
         save_steps: 2,
         optim: optim(),
-        lora,
-        ..SftConfig::default()
+        ..config
     };
     let rows: Vec<_> = preferences()
         .into_iter()
@@ -47,8 +65,8 @@ fn sft(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
             ids: [pair.prompt_ids, pair.chosen_ids].concat(),
         })
         .collect();
-    let outcome = train_sft(llama(), &rows, &config, 5, dir, hooks).unwrap();
-    outcome.finished().map(|trained| bits(&trained.policy))
+    let outcome = held_out(|held_out| train_sft_watched(llama(), &rows, held_out, &config, 5, dir, hooks));
+    outcome.unwrap().finished().map(|trained| bits(&trained.policy))
 }
 
 fn reward(config: RewardConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
@@ -68,8 +86,10 @@ fn dpo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
 
 fn dpo_with(config: DpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
     let config = DpoConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
-    let outcome = train_dpo(llama(), &preferences(), &config, 5, dir, hooks).unwrap();
-    outcome.finished().map(|trained| bits(&trained.policy))
+    let train = |held_out: Option<HeldOut<'_>>| {
+        train_dpo_watched(llama(), &preferences(), held_out, &config, 5, dir, hooks)
+    };
+    held_out(train).unwrap().finished().map(|trained| bits(&trained.policy))
 }
 
 fn ppo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
@@ -185,6 +205,20 @@ fn other_losses_resume_exactly() {
         let config = || DpoConfig { loss, soft_labels: loss != DpoLossKind::Aot, ..DpoConfig::default() };
         straight_equals_interrupted(&|dir, hooks| dpo_with(config(), dir, hooks), 2);
     }
+}
+
+#[test]
+fn the_choice_of_the_best_checkpoint_resumes_exactly() {
+    for lora in [None, lora()] {
+        let dpo = || DpoConfig { watch: watch(), lora: lora.clone(), epochs: 4, ..DpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| dpo_with(dpo(), dir, hooks), 2);
+        straight_equals_interrupted(&|dir, hooks| dpo_with(dpo(), dir, hooks), 1);
+        let sft = || SftConfig { watch: watch(), lora: lora.clone(), ..SftConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| sft_with(sft(), dir, hooks), 1);
+    }
+    let watch = Some(RewardWatchConfig { eval_steps: 1, window: 2, ..RewardWatchConfig::default() });
+    let config = || RewardConfig { watch: watch.clone(), heads: 3, ..RewardConfig::default() };
+    straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
 }
 
 #[test]

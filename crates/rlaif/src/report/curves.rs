@@ -26,6 +26,8 @@ const fn panel(title: &'static str, metrics: &'static [&'static str], reference:
     Panel { title, metrics, reference }
 }
 
+const HELD_OUT: Panel = panel("Held-out score", &[metrics::OBJECTIVE_HELD_OUT_SCORES], Reference::None);
+
 const SFT: &[Panel] = &[
     panel("Loss, nats a token", &[metrics::EVAL_LOSS, metrics::LOSS], Reference::None),
     panel(
@@ -33,12 +35,14 @@ const SFT: &[Panel] = &[
         &[metrics::EVAL_MEAN_TOKEN_ACCURACY, metrics::MEAN_TOKEN_ACCURACY],
         Reference::None,
     ),
+    HELD_OUT,
 ];
 
 const REWARD: &[Panel] = &[
     panel("Accuracy", &[metrics::EVAL_ACCURACY, metrics::ACCURACY], Reference::Half),
     panel("Loss", &[metrics::EVAL_LOSS, metrics::LOSS], Reference::None),
     panel("Margin, chosen over rejected", &[metrics::EVAL_MARGIN, metrics::MARGIN], Reference::Zero),
+    panel("Agreement with the pairs of the watch", &[metrics::EVAL_WATCH_ACCURACY], Reference::Half),
 ];
 
 const PPO: &[Panel] = &[
@@ -54,6 +58,7 @@ const PPO: &[Panel] = &[
         Reference::None,
     ),
     panel("Approximate KL of an update", &[metrics::POLICY_APPROXKL_AVG], Reference::None),
+    HELD_OUT,
 ];
 
 const DPO: &[Panel] = &[
@@ -69,6 +74,7 @@ const DPO: &[Panel] = &[
     ),
     panel("Loss", &[metrics::EVAL_LOSS, metrics::LOSS], Reference::None),
     panel("Implicit rewards", &[metrics::REWARDS_CHOSEN, metrics::REWARDS_REJECTED], Reference::Zero),
+    HELD_OUT,
 ];
 
 /// Every panel of `stage` of which at least one metric was logged.

@@ -253,6 +253,9 @@ pub struct SftSummary {
     pub loss: Option<f64>,
     /// After less before; the interval is over prompts.
     pub change: Option<Estimate>,
+    /// How the best checkpoint was chosen, where something did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchSummary>,
 }
 
 /// The reward model on held-out pairs.
@@ -283,6 +286,9 @@ pub struct RewardSummary {
     pub parts: Vec<Part>,
     /// How often responses that answer nothing beat the preferred one.
     pub resistance: Vec<Resistance>,
+    /// How the best checkpoint was chosen, where something did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchSummary>,
 }
 
 /// Accuracy on a part of the held-out pairs.
@@ -333,6 +339,31 @@ pub struct DpoSummary {
     /// their side of the reference point, and the margin how far they are on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_responses: Option<u64>,
+    /// How the best checkpoint was chosen, where something did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchSummary>,
+}
+
+/// Which checkpoint is the best one, by a score that training does not see.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchSummary {
+    /// Step after which what is kept was made; 0 is before the first.
+    pub kept_step: u64,
+    /// Looks taken.
+    pub looks: u64,
+    /// Training ended early because the score had fallen.
+    pub stopped: bool,
+    /// Mean score of what is kept: the highest of so many looks, and so a flattering one.
+    pub score: f64,
+    /// Mean score before training.
+    pub first_score: f64,
+    /// Mean score after the last step.
+    pub last_score: f64,
+    /// Score of what is kept less that before training; the interval is over prompts.
+    pub over_first: Option<Estimate>,
+    /// Score of what is kept less that after the last step; likewise.
+    pub over_last: Option<Estimate>,
 }
 
 /// `evaluation.json`: every policy on prompts that no stage trained on.

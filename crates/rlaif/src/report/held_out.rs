@@ -36,6 +36,7 @@ impl SftSummary {
             loss: mean(&after),
             change: paired_difference(&before, &after)
                 .map(|paired| Estimate::of(paired.difference, paired.n)),
+            watch: None,
         }
     }
 }

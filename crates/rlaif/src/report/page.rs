@@ -1,6 +1,8 @@
 //! From numbers to what the template shows: every string is ready, and every number carries where it comes from.
 
-use super::data::{Estimate, FateCount, PolicyRow, ReportData, RewardSummary, Sample, SftSummary};
+use super::data::{
+    Estimate, FateCount, PolicyRow, ReportData, RewardSummary, Sample, SftSummary, WatchSummary,
+};
 use super::format::{Unit, count, dollars, duration, number, percent, plural};
 use super::headline::{Headline, compared, headline, policy_name};
 use super::{chart, curves};
@@ -396,6 +398,8 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
             (Some(t), Some(ece)) => format!("0 is perfect; {} at temperature {}", number(ece), number(t)),
             _ => "0 is perfect".into(),
         };
+        let chosen = summary.watch.as_ref();
+        reward.facts.extend(chosen.map(|watch| chosen_fact(watch, "stages.reward.numbers, manifest.json")));
         reward.facts.extend(error("Expected calibration error", summary.ece, &calibrated));
         reward.facts.extend(error("Brier score", summary.brier, "0 is perfect, 0.25 is a coin"));
         if !summary.bins.is_empty() {
@@ -455,6 +459,7 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
         };
         dpo.facts.extend(held_out(right, summary.accuracy, Unit::Share, source));
         dpo.facts.extend(held_out(margin, summary.margin, Unit::Plain, source));
+        dpo.facts.extend(summary.watch.as_ref().map(|watch| chosen_fact(watch, source)));
     }
     let mut sections = vec![reward, ppo, dpo];
     // Most runs have no such stage, and nothing is missing from them.
@@ -468,9 +473,26 @@ fn sections(data: &ReportData) -> Result<Vec<CurveSection>> {
             ran: data.sft.is_some(),
         };
         sft.facts.extend(data.sft.as_ref().and_then(loss_fact));
+        let chosen = data.sft.as_ref().and_then(|summary| summary.watch.as_ref());
+        sft.facts.extend(chosen.map(|watch| chosen_fact(watch, "stages.sft.numbers, manifest.json")));
         sections.insert(0, sft);
     }
     Ok(sections)
+}
+
+/// Which checkpoint is kept, and what it has over the last one.
+fn chosen_fact(watch: &WatchSummary, source: &'static str) -> Fact {
+    let interval = watch.over_last.and_then(|gain| Unit::Difference.interval(&gain));
+    let interval = interval.map_or(String::new(), |i| format!(", 95\u{202f}% CI {i}"));
+    let note = format!(
+        "highest of {} looks: {} held out, {} before training, {} after the last step (difference {}{interval})",
+        watch.looks,
+        number(watch.score),
+        number(watch.first_score),
+        number(watch.last_score),
+        number(watch.score - watch.last_score)
+    );
+    Fact::new("Step that is kept", count(watch.kept_step), note, source)
 }
 
 fn loss_fact(summary: &SftSummary) -> Option<Fact> {

@@ -7,10 +7,12 @@ use crate::manifest::StageOutcome;
 use crate::preference_data::Examples;
 use crate::report::data::DpoSummary;
 use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, share_text};
+use crate::watching::{self, Watching};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{DpoLossKind, Stage};
+use rlaif_core::config::{DpoConfig, DpoLossKind, PolicyWatchConfig, Stage};
 use rlaif_model::{SaveDtype, save_causal_lm};
-use rlaif_train::{PreferenceExample, ResponseExample, train_dpo, train_kto};
+use rlaif_train::{PreferenceExample, ResponseExample, split_by_prompt, train_dpo_watched, train_kto};
+use std::collections::HashSet;
 
 /// Trains, or goes on from the last checkpoint.
 ///
@@ -22,19 +24,28 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("dpo");
     let mut hooks = StageHooks::new(context, "dpo", "steps");
-    let config = &context.config.dpo;
     let in_pairs = responses.is_empty();
-    let outcome = match in_pairs {
-        true => train_dpo(policy, &pairs, config, run_seed, &folder, &mut hooks),
-        false => {
-            // Of a hard label one side is right, also at p = ½.
-            let p = |pair: &PreferenceExample| if config.soft_labels { pair.p } else { pair.p.round() };
-            let of_pairs = pairs
-                .into_iter()
-                .flat_map(|pair| ResponseExample::of_pair(PreferenceExample { p: p(&pair), ..pair }));
-            let responses: Vec<ResponseExample> = of_pairs.chain(responses).collect();
-            train_kto(policy, &responses, config, run_seed, &folder, &mut hooks)
-        }
+    watching::refuse_labellers(context, Stage::Dpo, &pairs)?;
+    let config = DpoConfig {
+        // How judges are asked is in the recipe; a checkpoint depends on it as little as on their prices.
+        watch: context.config.dpo.watch.clone().map(|watch| PolicyWatchConfig { judges: None, ..watch }),
+        ..context.config.dpo.clone()
+    };
+    let outcome = if in_pairs {
+        let (train, _) = split_by_prompt(&pairs, config.holdout_fraction, run_seed);
+        let asked: HashSet<&[u32]> = train.iter().map(|example| example.prompt_ids.as_slice()).collect();
+        let watching = Watching::of(context, Stage::Dpo, |prompt| asked.contains(prompt))?;
+        Watching::train(watching, |held_out| {
+            train_dpo_watched(policy, &pairs, held_out, &config, run_seed, &folder, &mut hooks)
+        })
+    } else {
+        // Of a hard label one side is right, also at p = ½.
+        let p = |pair: &PreferenceExample| if config.soft_labels { pair.p } else { pair.p.round() };
+        let of_pairs = pairs
+            .into_iter()
+            .flat_map(|pair| ResponseExample::of_pair(PreferenceExample { p: p(&pair), ..pair }));
+        let responses: Vec<ResponseExample> = of_pairs.chain(responses).collect();
+        train_kto(policy, &responses, &config, run_seed, &folder, &mut hooks)
     };
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;
@@ -47,7 +58,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         DpoLossKind::Sigmoid => String::new(),
         other => format!(" of `{}`", other.name()),
     };
-    let (summary, told) = if in_pairs {
+    let (mut summary, told) = if in_pairs {
         let summary = DpoSummary::of(report.train_pairs, &report.holdout, run_seed);
         let share = share_text("ranks", summary.accuracy.as_ref());
         (summary, format!("preferences; {share}"))
@@ -65,10 +76,13 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         };
         (summary, format!("responses; {share}"))
     };
+    summary.watch = report.watch.as_ref().map(watching::summary);
+    let (spent, cost) = watching::cost(context, Stage::Dpo)?;
+    let chosen = watching::describe(summary.watch.as_ref(), report.steps);
     Ok(StageOutcome {
-        summary: format!("{} steps{loss} on {} {told}", report.steps, report.train_pairs),
+        summary: format!("{} steps{loss} on {} {told}{chosen}{spent}", report.steps, report.train_pairs),
         numbers: serde_json::to_value(&summary)?,
-        cost_micro_usd: Some(0),
+        cost_micro_usd: cost,
         ..StageOutcome::default()
     })
 }

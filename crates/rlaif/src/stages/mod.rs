@@ -13,6 +13,7 @@ pub mod sft;
 
 use crate::context::Context;
 use crate::manifest::StageOutcome;
+use crate::watching;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
 use rlaif_train::member_folder;
@@ -66,6 +67,7 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
             if stage == Stage::Ppo {
                 context.wait(context.store.clear_live())?;
             }
+            context.wait(context.store.clear_policy(&watching::set_of(stage)))?;
         }
         Stage::Evaluate => {
             context.wait(context.store.clear_evaluate())?;

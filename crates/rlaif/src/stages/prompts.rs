@@ -132,6 +132,7 @@ pub fn read(config: &Config, base: &Path, folder: &RunFolder, policy: &ModelFile
 /// Whether a stage of the run asks anything: training on files does not.
 fn needs_prompts(config: &Config) -> bool {
     config.stages().into_iter().any(|stage| match stage {
+        _ if config.policy_watch(stage).is_some() => true,
         Stage::Reward | Stage::Dpo => preference_data::reads_labels(config, stage),
         Stage::Sft | Stage::Report => false,
         Stage::Revise | Stage::Generate | Stage::Label | Stage::Ppo | Stage::Evaluate => true,
@@ -162,6 +163,8 @@ fn usable(config: &Config, policy: &ModelFiles, rows: Rows<Prompt>) -> Usable {
         config.revise.max_new_tokens,
         config.ppo.max_new_tokens,
         config.evaluate.max_new_tokens,
+        config.sft.watch.as_ref().and_then(|watch| watch.max_new_tokens),
+        config.dpo.watch.as_ref().and_then(|watch| watch.max_new_tokens),
     ];
     let room = room.into_iter().flatten().max().unwrap_or(generated);
     let systems = systems_of(config);

@@ -6,8 +6,8 @@ use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::progress::say;
 use crate::report::data::RewardSummary;
-use crate::resistance;
 use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, share_text};
+use crate::{resistance, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
 use rlaif_model::{SaveDtype, ScalarHead, save_reward_model};
@@ -56,6 +56,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let longest = context.policy_files.config.max_position_embeddings;
     let mut summary = RewardSummary {
         truncated_pairs: report.truncated_pairs as u64,
+        watch: report.watch.as_ref().map(watching::summary),
         resistance: resistance::measure(&scorer, context.tokenizer(), &holdout, longest)?,
         ..RewardSummary::of(report.train_pairs, &held_out, run_seed)
     };
@@ -68,10 +69,11 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let of_members = if members > 1 { format!(" of each of {members} members") } else { String::new() };
     Ok(StageOutcome {
         summary: format!(
-            "{} steps{of_members} on {} preferences; {}{baseline}",
+            "{} steps{of_members} on {} preferences; {}{baseline}{}",
             report.steps,
             report.train_pairs,
-            share_text("ranks", summary.accuracy.as_ref())
+            share_text("ranks", summary.accuracy.as_ref()),
+            watching::describe(summary.watch.as_ref(), report.steps)
         ),
         numbers: serde_json::to_value(&summary)?,
         cost_micro_usd: Some(0),

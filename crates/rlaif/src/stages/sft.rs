@@ -8,10 +8,11 @@ use crate::progress::say;
 use crate::report::data::SftSummary;
 use crate::revisions;
 use crate::training::{StageHooks, finished, save_adapter};
+use crate::watching::{self, Watching};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::Stage;
+use rlaif_core::config::{PolicyWatchConfig, SftConfig, Stage};
 use rlaif_model::{SaveDtype, save_causal_lm};
-use rlaif_train::{Fitted, SftExample, fit, train_sft};
+use rlaif_train::{Fitted, SftExample, fit, split_rows, train_sft_watched};
 
 /// Trains, or goes on from the last checkpoint.
 ///
@@ -23,7 +24,16 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("sft");
     let mut hooks = StageHooks::new(context, "sft", "steps");
-    let outcome = train_sft(policy, &rows, &context.config.sft, run_seed, &folder, &mut hooks);
+    let config = SftConfig {
+        watch: context.config.sft.watch.clone().map(|watch| PolicyWatchConfig { judges: None, ..watch }),
+        ..context.config.sft.clone()
+    };
+    let (train, _) = split_rows(&rows, config.holdout_fraction, run_seed);
+    let watching =
+        Watching::of(context, Stage::Sft, |prompt| train.iter().any(|row| row.ids.starts_with(prompt)))?;
+    let outcome = Watching::train(watching, |held_out| {
+        train_sft_watched(policy, &rows, held_out, &config, run_seed, &folder, &mut hooks)
+    });
     hooks.finish()?;
     let trained = finished(outcome?, "sft")?;
     save_adapter(&context.config.policy.model, trained.adapter.as_ref(), None, &folder)?;
@@ -31,7 +41,12 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         .with_context(|| format!("saving the fine-tuned policy in `{}`", folder.display()))?;
 
     let report = trained.report;
-    let summary = SftSummary::of(report.train_rows, &report.holdout);
+    let summary = SftSummary {
+        watch: report.watch.as_ref().map(watching::summary),
+        ..SftSummary::of(report.train_rows, &report.holdout)
+    };
+    let (spent, cost) = watching::cost(context, Stage::Sft)?;
+    let chosen = watching::describe(summary.watch.as_ref(), report.steps);
     let held_out = match (&summary.loss_before, &summary.loss, &summary.change) {
         (Some(before), Some(after), change) => {
             let interval = change.and_then(|change| change.interval());
@@ -46,9 +61,9 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         _ => "no rows held out".to_string(),
     };
     Ok(StageOutcome {
-        summary: format!("{} steps on {} rows; {held_out}", report.steps, report.train_rows),
+        summary: format!("{} steps on {} rows; {held_out}{chosen}{spent}", report.steps, report.train_rows),
         numbers: serde_json::to_value(&summary)?,
-        cost_micro_usd: Some(0),
+        cost_micro_usd: cost,
         ..StageOutcome::default()
     })
 }

@@ -119,14 +119,14 @@ impl Respond for Judge {
     }
 }
 
-struct Endpoint {
+pub struct Endpoint {
     _runtime: Runtime,
     server: MockServer,
     bodies: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Endpoint {
-    fn new(silent: bool) -> Self {
+    pub fn new(silent: bool) -> Self {
         Self::with(silent, Forms::Ignored)
     }
 
@@ -140,8 +140,16 @@ impl Endpoint {
         Self { _runtime: runtime, server, bodies }
     }
 
-    fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.bodies.lock().unwrap().len()
+    }
+
+    pub fn bodies(&self) -> Vec<Value> {
+        self.bodies.lock().unwrap().clone()
+    }
+
+    pub fn url(&self) -> String {
+        self.server.uri()
     }
 
     /// A lab whose judge is this endpoint, with these lines in its section and these in `[label]`.

@@ -17,3 +17,4 @@ mod preference_data;
 mod revise;
 mod robustness;
 mod sft;
+mod watch;

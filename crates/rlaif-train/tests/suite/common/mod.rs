@@ -175,8 +175,9 @@ impl Hooks for Recorder {
     }
     fn progress(&mut self, _: u64, _: u64, _: &str) {}
     fn should_stop(&self) -> bool {
-        // What is measured before the first step is no step.
-        self.stop_after.is_some_and(|after| self.rows.iter().filter(|row| row.step > 0).count() >= after)
+        // What is measured before the first step, or by a watch between two, is no step.
+        let steps = self.rows.iter().filter(|row| row.get("learning_rate").or(row.get("lr")).is_some());
+        self.stop_after.is_some_and(|after| steps.count() >= after)
     }
     fn resumed(&mut self, step: u64) {
         self.resumed = Some(step);
