@@ -447,10 +447,10 @@ fn recipe(
         Stage::Report => {}
     }
     if has.contains(&stage)
-        && let Some((watch, read)) = watching::recipe(context, stage)?
+        && let Some(watch) = watching::recipe(context, stage)?
     {
-        recipe[format!("{}.watch", stage.name())] = watch;
-        inputs_of.extend(read.into_iter().map(|(name, fingerprint)| (name, fingerprint.into())));
+        recipe[format!("{}.watch", stage.name())] = watch.settings;
+        inputs_of.extend(watch.inputs.into_iter().map(|(name, fingerprint)| (name, fingerprint.into())));
     }
     recipe["inputs"] = Value::Object(inputs_of);
     Ok(recipe)

@@ -303,22 +303,30 @@ pub fn refuse_labellers(context: &Context, stage: Stage, examples: &[PreferenceE
     }
 }
 
-/// What the choice depends on beside the stage's own recipe: its config and judges, and the fingerprints of what they read.
+/// What a choice depends on beside the stage's own recipe.
+pub struct Recipe {
+    /// Its config and judges.
+    pub settings: Value,
+    /// The fingerprints of what they read, by name.
+    pub inputs: Vec<(String, String)>,
+}
+
+/// What the choice of a stage depends on; none where the config has none.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub fn recipe(context: &Context, stage: Stage) -> Result<Option<(Value, Vec<(String, String)>)>> {
+pub fn recipe(context: &Context, stage: Stage) -> Result<Option<Recipe>> {
     let config = &context.config;
     let Some(watch) = config.policy_watch(stage) else { return Ok(None) };
     let judges = config.choosing_judges(stage);
-    let mut recipe = json!({
+    let mut settings = json!({
         "watch": serde_json::to_value(PolicyWatchConfig { judges: None, ..watch.clone() })?,
         "judges": judges_recipe(judges)?,
         "generate.max_new_tokens": config.generate.max_new_tokens,
     });
     if !judges.is_empty() {
         let label = &config.label;
-        recipe["label"] = json!({
+        settings["label"] = json!({
             "asking": asking_recipe(label)?, "max_response_chars": label.max_response_chars,
             "too_long": serde_json::to_value(label.too_long)?, "vote_smoothing": label.vote_smoothing,
         });
@@ -329,7 +337,7 @@ pub fn recipe(context: &Context, stage: Stage) -> Result<Option<(Value, Vec<(Str
         inputs.push((format!("model of judge `{judge}`"), fingerprint));
     }
     inputs.extend(templates::fingerprints(context, judges)?);
-    Ok(Some((recipe, inputs)))
+    Ok(Some(Recipe { settings, inputs }))
 }
 
 /// What a choice came to, for the manifest.
