@@ -4,7 +4,8 @@
 //! |---|---|
 //! | open a model wherever it is | [`ModelFiles`], [`ModelConfig`], [`WeightSource`], [`Tokenizer`], [`ChatTemplate`] |
 //! | run it | [`Decoder`] over a [`PackedBatch`], read at [`Reads`]; [`ScalarHead`] for scores and values |
-//! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`], [`Decoder::checkpointed`] |
+//! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`], [`Decoder::checkpointed`],
+//! | | [`Decoder::round_to_bfloat16`] |
 //! | sample from it | [`generate`] with [`SamplingConfig`] |
 //! | write it down | [`save_causal_lm`], [`save_reward_model`], [`Adapter`]; in other formats [`export_safetensors`], [`save_gguf`] |
 //!
@@ -30,6 +31,7 @@ mod logprobs;
 mod lora;
 mod ops;
 mod params;
+mod precision;
 mod recompute;
 mod rope;
 mod safetensors_io;
@@ -55,6 +57,7 @@ pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;
 pub use lora::PROJECTIONS;
 pub use params::Trainable;
+pub use precision::rounded_to_bfloat16;
 pub use recompute::Checkpoints;
 pub use safetensors_io::{SafetensorsWeights, SaveDtype, save_safetensors, save_sharded};
 pub use sampling::{SamplingConfig, sample_token};

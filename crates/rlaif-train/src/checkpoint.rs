@@ -1,7 +1,7 @@
 //! Checkpoints: everything a trainer needs to go on as if it had never stopped.
 //!
 //! ```text
-//! DIR/checkpoints/step-000050/tensors.safetensors    parameters and moments, float32
+//! DIR/checkpoints/step-000050/tensors.safetensors    parameters (masters, where weights are bfloat16) and moments, float32
 //!                             state.json             step, fingerprint, running numbers, BLAKE3 of the tensors
 //! ```
 //!

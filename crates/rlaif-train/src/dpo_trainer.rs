@@ -284,8 +284,8 @@ pub fn train_dpo_watched(
     let total = steps_per_epoch * config.epochs as u64;
     let steps = (total, steps_per_epoch);
     let mut best = BestPolicy::new("dpo", config.watch.as_ref(), held_out, &policy, steps, run_seed)?;
-    let reference = objective.needs_reference().then(|| policy.frozen());
     let mut trainer = DpoTrainer::new(policy, config, run_seed)?;
+    let reference = objective.needs_reference().then(|| trainer.learner.decoder.without_adapter());
     let (mut done, mut tokens) = (0, 0.0);
     let everything: Vec<&PreferenceExample> = train.iter().chain(&holdout).copied().collect();
     let mut ref_logps = Vec::new(); // chosen and rejected in turns; then, for KTO, of unrelated answers likewise

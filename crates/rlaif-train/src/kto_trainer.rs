@@ -95,9 +95,9 @@ impl KtoTrainer {
             });
         }
         let objective = Objective::of(config);
-        let reference = objective.needs_reference_point().then(|| policy.frozen());
         let lora_seed = seed::derive(run_seed, "dpo/lora", 0);
         let learner = Learner::new(policy, None, &config.optim, config.lora.as_ref(), lora_seed)?;
+        let reference = objective.needs_reference_point().then(|| learner.decoder.without_adapter());
         Ok(Self { learner, config: config.clone(), objective, reference })
     }
 
@@ -224,8 +224,8 @@ pub fn train_kto(
     }
     let fingerprint = Fingerprint::new("kto", config, run_seed).responses(data).weights(&policy).finish();
     let checkpoints = Checkpoints::open(dir, fingerprint)?;
-    let reference = policy.frozen();
     let mut trainer = KtoTrainer::new(policy, config, run_seed)?;
+    let reference = trainer.learner.decoder.without_adapter();
 
     let batch_size = config.batch_size.max(1);
     let steps_per_epoch = train.len().div_ceil(batch_size) as u64;
@@ -320,6 +320,7 @@ pub fn train_kto(
         accuracy: accuracy(&holdout),
         margin: mean_margin(&holdout),
         holdout,
+        watch: None,
     };
     let adapter = trainer.learner.adapter();
     Ok(Outcome::Finished(TrainedPolicy { policy: trainer.learner.into_model().0, adapter, report }))

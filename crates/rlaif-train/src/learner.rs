@@ -3,14 +3,17 @@
 //! ```text
 //! forward (trainer) ─▶ numbers ─▶ loss and gradient (host) ─▶ backward ─▶ … micro-batches … ─▶ step
 //! ```
+//!
+//! With `optim.dtype = "bfloat16"` the model's weights are bfloat16 numbers, and the optimizer updates float32 copies of those that
+//! train, the masters: what a step adds is often less than half the distance of two bfloat16 numbers, and would be lost in rounding.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Gradients, Tensor, TensorData};
-use rlaif_core::config::{LoraConfig, OptimConfig};
+use rlaif_core::config::{Dtype, LoraConfig, OptimConfig};
 use rlaif_core::seed;
-use rlaif_model::{Adapter, Checkpoints, Decoder, PackedBatch, ScalarHead, Trainable};
+use rlaif_model::{Adapter, Checkpoints, Decoder, PackedBatch, ScalarHead, Trainable, rounded_to_bfloat16};
 
 use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::error::{Result, TrainError, finite};
@@ -25,6 +28,8 @@ pub struct Learner {
     pub head: Option<ScalarHead>,
     /// What updates all of them.
     pub optimizer: Optimizer,
+    /// Float32 copies of the trainable parameters, where those are bfloat16.
+    masters: Option<BTreeMap<String, Vec<f32>>>,
     max_grad_norm: f64,
     gradients: BTreeMap<String, Tensor<2>>, // summed over micro-batches, without autodiff
     seed: u64,
@@ -34,7 +39,8 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Makes all weights trainable, or fresh adapters if `lora` is given (seeded by `seed`).
+    /// Makes all weights trainable, or fresh adapters if `lora` is given (seeded by `seed`), and rounds the model if `optim` says so;
+    /// masters start unrounded.
     ///
     /// # Errors
     /// If a LoRA target does not exist.
@@ -52,17 +58,26 @@ impl Learner {
         if let Some(head) = &mut head {
             head.set_trainable(true);
         }
-        Ok(Self {
+        let mut learner = Self {
             decoder,
             head,
             optimizer: Optimizer::new(optim),
+            masters: None,
             max_grad_norm: optim.max_grad_norm,
             gradients: BTreeMap::new(),
             seed,
             micro_batches: 0,
             checkpointing: optim.gradient_checkpointing,
             checkpoints: None,
-        })
+        };
+        if optim.dtype == Dtype::Bfloat16 {
+            learner.masters = Some(learner.export_parameters());
+            learner.decoder.round_to_bfloat16();
+            if let Some(head) = &mut learner.head {
+                head.round_to_bfloat16();
+            }
+        }
+        Ok(learner)
     }
 
     /// Final hidden states of a micro-batch that is learnt from, `[N, H]`: [`Decoder::hidden`] with the adapters' dropout.
@@ -135,7 +150,7 @@ impl Learner {
         self.micro_batches = 0;
     }
 
-    /// Clips the summed gradients by their global norm, updates the parameters, and returns the norm before clipping.
+    /// Clips the summed gradients by their global norm, updates the parameters or their masters, and returns the norm before clipping.
     ///
     /// `step` (from 1) is for the error message.
     ///
@@ -149,12 +164,24 @@ impl Learner {
         let scale = clip_factor(norm, self.max_grad_norm);
         self.optimizer.begin_step();
         self.micro_batches = 0;
-        let optimizer = &mut self.optimizer;
+        let (optimizer, masters) = (&mut self.optimizer, &mut self.masters);
         let mut update = |name: &str, parameter: Tensor<2>| {
             let Some(gradient) = gradients.get(name) else { return parameter };
             let (shape, device) = (parameter.dims(), parameter.device().inner());
-            let mut values = to_host(parameter);
-            optimizer.update(name, &mut values, shape[1], gradient, scale, learning_rate);
+            let mut step = |values: &mut [f32]| {
+                optimizer.update(name, values, shape[1], gradient, scale, learning_rate);
+            };
+            let values = match masters.as_mut().and_then(|masters| masters.get_mut(name)) {
+                Some(master) => {
+                    step(master);
+                    rounded_to_bfloat16(master)
+                }
+                None => {
+                    let mut values = to_host(parameter);
+                    step(&mut values);
+                    values
+                }
+            };
             Tensor::from_data(TensorData::new(values, shape), &device)
         };
         self.decoder.map_parameters(&mut update);
@@ -177,9 +204,12 @@ impl Learner {
         (decoder, self.head.map(|head| head.frozen()))
     }
 
-    /// A copy of the trainable parameters in host memory.
+    /// A copy of the trainable parameters in host memory; where they have masters, of those.
     pub fn export_parameters(&self) -> BTreeMap<String, Vec<f32>> {
-        self.parameters().into_iter().map(|(name, p)| (name, to_host(p))).collect()
+        match &self.masters {
+            Some(masters) => masters.clone(),
+            None => self.parameters().into_iter().map(|(name, p)| (name, to_host(p))).collect(),
+        }
     }
 
     /// Puts back what [`export_parameters`](Self::export_parameters) gave.
@@ -187,24 +217,33 @@ impl Learner {
     /// # Errors
     /// If a parameter is missing or has another size.
     pub fn import_parameters(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
-        self.decoder.import_parameters(&|name| values.get(name).cloned())?;
+        let working = |values: &Vec<f32>| match self.masters {
+            Some(_) => rounded_to_bfloat16(values),
+            None => values.clone(),
+        };
+        self.decoder.import_parameters(&|name| values.get(name).map(working))?;
         if let Some(head) = &mut self.head {
             let size = head.values().len();
             let (name, _) = head.parameter();
             let missing =
                 || TrainError::Checkpoint { path: name.into(), reason: "the head is not in it".into() };
-            let found = values.get(name).filter(|v| v.len() == size).cloned().ok_or_else(missing)?;
+            let found = values.get(name).filter(|v| v.len() == size).map(working).ok_or_else(missing)?;
             head.map_parameter(|_, weight| {
                 Tensor::from_data(TensorData::new(found, weight.dims()), &weight.device().inner())
             });
+        }
+        for (name, master) in self.masters.iter_mut().flatten() {
+            master.clone_from(&values[name]);
         }
         Ok(())
     }
 
     /// Adds parameters, moments and step count to a snapshot, under `prefix`.
     pub fn write_to<'a>(&'a self, prefix: &str, snapshot: &mut Snapshot<'a>) {
-        for (name, values) in self.export_parameters() {
-            snapshot.tensor(format!("{prefix}/parameter/{name}"), Cow::Owned(values));
+        let mut put = |name: &str, values| snapshot.tensor(format!("{prefix}/parameter/{name}"), values);
+        match &self.masters {
+            Some(masters) => masters.iter().for_each(|(name, master)| put(name, Cow::Borrowed(master))),
+            None => self.parameters().into_iter().for_each(|(name, p)| put(&name, Cow::Owned(to_host(p)))),
         }
         self.optimizer.write_to(prefix, snapshot);
     }

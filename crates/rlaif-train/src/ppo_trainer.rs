@@ -93,7 +93,8 @@ struct Counts {
 }
 
 impl PpoTrainer {
-    /// Makes policy and critic trainable as the config says; the reference is `policy` as it comes.
+    /// Makes policy and critic trainable as the config says; the reference is `policy` as it comes, in the
+    /// dtype of what trains.
     ///
     /// `critic` is read by algorithms that have one; only its head is, if it is to be on the policy's trunk. With LoRA, policy and critic
     /// that were cloned from one decoder go on sharing its weights.
@@ -119,8 +120,8 @@ impl PpoTrainer {
             None => (None, None),
         };
         let (lora, seed_of) = (config.lora.as_ref(), |index| seed::derive(run_seed, "ppo/lora", index));
-        let reference = policy.frozen();
         let policy = Learner::new(policy, head, &config.optim, lora, seed_of(0))?;
+        let reference = policy.decoder.without_adapter();
         let critic = trunk
             .map(|(trunk, head)| Learner::new(trunk, Some(head), &config.critic_optim, lora, seed_of(1)))
             .transpose()?;

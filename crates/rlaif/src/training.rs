@@ -9,10 +9,10 @@ use crate::run_folder::write_whole;
 use crate::tensorboard::EventFile;
 use crate::{interrupt, preference_data};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::Stage;
+use rlaif_core::config::{Dtype, LoraConfig, OptimConfig, Stage};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::Prompt;
-use rlaif_model::{Adapter, ScalarHead};
+use rlaif_model::{Adapter, SaveDtype, ScalarHead};
 use rlaif_store::store::TRAIN_PAIRS;
 use rlaif_train::{Hooks, Outcome, PreferenceExample};
 use std::collections::{BTreeSet, HashMap};
@@ -99,6 +99,14 @@ pub fn save_adapter(
     let Some(adapter) = adapter else { return Ok(()) };
     let folder = adapter_of(model);
     adapter.save(head, base, &folder).with_context(|| format!("saving the adapter in `{}`", folder.display()))
+}
+
+/// What a trained model is saved as, exactly: bfloat16 if it computed with such weights, unless adapters were merged into them.
+pub fn saved_dtype(optim: &OptimConfig, lora: Option<&LoraConfig>) -> SaveDtype {
+    match (optim.dtype, lora) {
+        (Dtype::Bfloat16, None) => SaveDtype::Bf16,
+        (Dtype::Bfloat16, Some(_)) | (Dtype::Float32, _) => SaveDtype::F32,
+    }
 }
 
 /// Where the adapter of a model is kept.

@@ -30,7 +30,7 @@ pub use label::{
     TooLong,
 };
 pub use load::{ConfigError, Origin, Resolved};
-pub use optim::{LoraConfig, OptimConfig, OptimizerKind, Schedule};
+pub use optim::{Dtype, LoraConfig, OptimConfig, OptimizerKind, Schedule};
 pub use policy::PolicyConfig;
 pub use ppo::{
     Algorithm, CriticTrunk, EnsembleReward, KlController, KlEstimator, KlPlace, PpoConfig, RatioLevel,

@@ -25,6 +25,17 @@ pub enum OptimizerKind {
     Adafactor,
 }
 
+/// What the weights are that a model computes with while it learns, in transformers' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// What the optimizer updates.
+    #[default]
+    Float32,
+    /// What the optimizer updates, rounded to nearest even after each step.
+    Bfloat16,
+}
+
 /// The optimizer and its learning rate: AdamW (Loshchilov & Hutter 2019) with decoupled weight decay, as `torch.optim.AdamW`, or
 /// Adafactor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +43,10 @@ pub enum OptimizerKind {
 pub struct OptimConfig {
     /// `adamw`, or `adafactor`, which needs almost no memory and has no use for the betas and epsilon. Default `adamw`.
     pub optimizer: OptimizerKind,
+    /// `float32`, or `bfloat16`: the weights that the model computes with, frozen ones and the reference included, are bfloat16, and the
+    /// optimizer updates float32 copies of those that train. Default `float32` (transformers: the file's own; TRL trains without copies
+    /// then).
+    pub dtype: Dtype,
     /// Peak learning rate. Each trainer has its own default.
     pub learning_rate: f64,
     /// First moment's decay. Default 0.9.
@@ -59,6 +74,7 @@ impl Default for OptimConfig {
     fn default() -> Self {
         Self {
             optimizer: OptimizerKind::AdamW,
+            dtype: Dtype::Float32,
             learning_rate: 1e-5,
             adam_beta1: 0.9,
             adam_beta2: 0.999,

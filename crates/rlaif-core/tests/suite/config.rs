@@ -263,7 +263,7 @@ fn unknown_keys_are_all_found_and_the_nearest_known_one_is_named() {
       unknown key `ppoo` on line 4; did you mean `ppo`?
       unknown key `label.judges[0].principal` on line 7; did you mean `principle`?
       unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`, `durability`, `max_usd_per_stage`, `drain_seconds`
-      unknown key `ppo.optim.lr` on line 11; the keys here are `optimizer`, `learning_rate`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, `weight_decay`, `max_grad_norm`, `gradient_checkpointing`, `schedule`, `min_lr_ratio`, `warmup_ratio`
+      unknown key `ppo.optim.lr` on line 11; the keys here are `optimizer`, `dtype`, `learning_rate`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, `weight_decay`, `max_grad_norm`, `gradient_checkpointing`, `schedule`, `min_lr_ratio`, `warmup_ratio`
     "#);
 }
 

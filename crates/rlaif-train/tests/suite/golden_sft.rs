@@ -9,7 +9,8 @@ use serde_json::Value;
 
 const LEARNING_RATE: f64 = 1e-3;
 
-fn rows(golden: &Value) -> Vec<SftExample> {
+/// The first sides of the golden pairs.
+pub fn rows(golden: &Value) -> Vec<SftExample> {
     let tokenizer = Tokenizer::from_folder(&golden_llama()).unwrap();
     let pairs = golden["pairs"].as_array().unwrap().iter().map(|pair| Demonstration::Completion {
         prompt: PromptText::Text(pair[0].as_str().unwrap().into()),

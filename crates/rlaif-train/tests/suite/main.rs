@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 mod best_checkpoint;
+mod bfloat16;
 mod common;
 mod dpo_losses;
 mod ensemble;

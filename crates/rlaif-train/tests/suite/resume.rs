@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{Recorder, bits, llama, preferences, sampling, some_head, three_heads};
 use rlaif_core::config::{
-    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, LoraConfig, OptimConfig, OptimizerKind,
+    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, Dtype, LoraConfig, OptimConfig, OptimizerKind,
     PolicyWatchConfig, PpoConfig, RewardConfig, RewardWatchConfig, SftConfig, WatchConfig,
 };
 use rlaif_train::{
@@ -18,6 +18,15 @@ type Bits = BTreeMap<String, Vec<u32>>;
 
 fn optim() -> OptimConfig {
     OptimConfig::with_learning_rate(1e-3)
+}
+
+/// [`optim`] in the dtype of another.
+fn like(given: &OptimConfig) -> OptimConfig {
+    OptimConfig { dtype: given.dtype, ..optim() }
+}
+
+fn bfloat16() -> OptimConfig {
+    OptimConfig { dtype: Dtype::Bfloat16, ..optim() }
 }
 
 fn lora() -> Option<LoraConfig> {
@@ -52,7 +61,7 @@ fn sft_with(config: SftConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits
         micro_batch_size: 2,
         neftune_noise_alpha: Some(5.0),
         save_steps: 2,
-        optim: optim(),
+        optim: like(&config.optim),
         ..config
     };
     let rows: Vec<_> = preferences()
@@ -70,7 +79,13 @@ fn sft_with(config: SftConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits
 }
 
 fn reward(config: RewardConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
-    let config = RewardConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
+    let config = RewardConfig {
+        batch_size: 3,
+        micro_batch_size: 2,
+        save_steps: 2,
+        optim: like(&config.optim),
+        ..config
+    };
     let head = if config.heads == 3 { three_heads() } else { some_head() };
     let outcome = train_reward(llama(), head, &preferences(), &config, 5, dir, hooks).unwrap();
     outcome.finished().map(|trained| {
@@ -85,7 +100,8 @@ fn dpo(lora: Option<LoraConfig>, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bi
 }
 
 fn dpo_with(config: DpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> {
-    let config = DpoConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: optim(), ..config };
+    let config =
+        DpoConfig { batch_size: 3, micro_batch_size: 2, save_steps: 2, optim: like(&config.optim), ..config };
     let train = |held_out: Option<HeldOut<'_>>| {
         train_dpo_watched(llama(), &preferences(), held_out, &config, 5, dir, hooks)
     };
@@ -106,8 +122,8 @@ fn online(config: PpoConfig, dir: &Path, hooks: &mut dyn Hooks) -> Option<Bits> 
         samples_per_prompt: 3,
         micro_batch_size: 2,
         save_steps: 2,
-        optim: optim(),
-        critic_optim: optim(),
+        optim: like(&config.optim),
+        critic_optim: like(&config.critic_optim),
         ..config
     };
     let prompts: Vec<_> =
@@ -253,6 +269,44 @@ fn dropout_and_adafactor_resume_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let plain = reward(RewardConfig::default(), dir.path(), &mut Silent);
     assert_ne!(adafactor(dir.path(), &mut Silent), plain);
+}
+
+/// Masters come from the checkpoint, working weights from them.
+#[test]
+fn bfloat16_weights_resume_exactly() {
+    for lora in [None, lora()] {
+        let config = || SftConfig { optim: bfloat16(), lora: lora.clone(), ..SftConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| sft_with(config(), dir, hooks), 2);
+        let config = || RewardConfig { optim: bfloat16(), lora: lora.clone(), ..RewardConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| reward(config(), dir, hooks), 2);
+        let config = || DpoConfig { optim: bfloat16(), lora: lora.clone(), ..DpoConfig::default() };
+        straight_equals_interrupted(&|dir, hooks| dpo_with(config(), dir, hooks), 2);
+        for critic in [CriticTrunk::Own, CriticTrunk::Policy] {
+            let config = || PpoConfig {
+                optim: bfloat16(),
+                critic_optim: bfloat16(),
+                critic,
+                kl_budget: Some(50.0),
+                mini_batches: 2,
+                lora: lora.clone(),
+                ..PpoConfig::default()
+            };
+            straight_equals_interrupted(&|dir, hooks| online(config(), dir, hooks), 2);
+        }
+    }
+}
+
+/// A checkpoint of float32 weights is none of bfloat16 ones.
+#[test]
+fn another_dtype_starts_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let float32 = dpo(None, dir.path(), &mut Silent).unwrap();
+    let mut hooks = Recorder::default();
+    let config = DpoConfig { optim: bfloat16(), ..DpoConfig::default() };
+    let rounded = dpo_with(config, dir.path(), &mut hooks).unwrap();
+    assert_eq!(hooks.resumed, None);
+    assert!(rounded != float32);
+    assert!(rounded.values().flatten().all(|bits| bits % (1 << 16) == 0), "all weights are bfloat16");
 }
 
 /// Dropout decides what is learnt, and only where there is any.

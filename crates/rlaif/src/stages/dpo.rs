@@ -6,11 +6,11 @@ use crate::context::Context;
 use crate::manifest::StageOutcome;
 use crate::preference_data::Examples;
 use crate::report::data::DpoSummary;
-use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, share_text};
+use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, saved_dtype, share_text};
 use crate::watching::{self, Watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{DpoConfig, DpoLossKind, PolicyWatchConfig, Stage};
-use rlaif_model::{SaveDtype, save_causal_lm};
+use rlaif_model::save_causal_lm;
 use rlaif_train::{PreferenceExample, ResponseExample, split_by_prompt, train_dpo_watched, train_kto};
 use std::collections::HashSet;
 
@@ -49,8 +49,9 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     };
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;
+    let dtype = saved_dtype(&context.config.dpo.optim, context.config.dpo.lora.as_ref());
     save_adapter(&context.policy_name(), trained.adapter.as_ref(), None, &folder)?;
-    save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
+    save_causal_lm(&trained.policy, context.tokenizer(), &folder, dtype)
         .with_context(|| format!("saving the tuned policy in `{}`", folder.display()))?;
 
     let report = trained.report;

@@ -9,10 +9,10 @@ use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::report::data::PpoSummary;
 use crate::rewards::{Rewards, reads_reward_model};
-use crate::training::{StageHooks, finished, save_adapter};
+use crate::training::{StageHooks, finished, save_adapter, saved_dtype};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Algorithm, EnsembleReward, PpoConfig, RewardKind, Stage};
-use rlaif_model::{Decoder, SamplingConfig, SaveDtype, ScalarHead, save_causal_lm, save_reward_model};
+use rlaif_model::{Decoder, SamplingConfig, ScalarHead, save_causal_lm, save_reward_model};
 use rlaif_train::{
     PpoReport, PromptIds, RewardFn, Scorer, Tuning, load_members, load_reward_heads, load_reward_model,
     train_ppo,
@@ -80,11 +80,13 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let saving = || format!("saving the tuned policy in `{}`", folder.display());
     // The policy last: a folder with it is whole.
     if let Some((trunk, head)) = &trained.critic {
-        save_reward_model(trunk, head, context.tokenizer(), &folder.join("critic"), SaveDtype::F32)
+        let dtype = saved_dtype(&config.critic_optim, config.lora.as_ref());
+        save_reward_model(trunk, head, context.tokenizer(), &folder.join("critic"), dtype)
             .with_context(saving)?;
     }
+    let dtype = saved_dtype(&config.optim, config.lora.as_ref());
     save_adapter(&context.policy_name(), trained.adapter.as_ref(), None, &folder)?;
-    save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32).with_context(saving)?;
+    save_causal_lm(&trained.policy, context.tokenizer(), &folder, dtype).with_context(saving)?;
 
     let report = trained.report;
     let (spent, cost) = match has_judges(&config) {

@@ -6,7 +6,7 @@ use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::progress::say;
 use crate::report::data::RewardSummary;
-use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, share_text};
+use crate::training::{StageHooks, examples, finished, percent_text, save_adapter, saved_dtype, share_text};
 use crate::{resistance, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
@@ -106,8 +106,12 @@ fn train_member(
     let outcome = train_reward(decoder, head, examples, config, seeds, &folder, &mut hooks);
     hooks.finish()?;
     let trained = finished(outcome?, "reward")?;
+    let dtype = match config.heads {
+        1 => saved_dtype(&config.optim, config.lora.as_ref()),
+        _ => SaveDtype::F32, // the mean of bfloat16 heads is no bfloat16 head
+    };
     save_adapter(&context.policy_name(), trained.adapter.as_ref(), Some(&trained.head.mean_head()), &folder)?;
-    save_reward_model(&trained.decoder, &trained.head, context.tokenizer(), &folder, SaveDtype::F32)
+    save_reward_model(&trained.decoder, &trained.head, context.tokenizer(), &folder, dtype)
         .with_context(|| format!("saving the reward model in `{}`", folder.display()))?;
     Ok(trained)
 }

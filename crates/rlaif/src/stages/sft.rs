@@ -7,11 +7,11 @@ use crate::manifest::StageOutcome;
 use crate::progress::say;
 use crate::report::data::SftSummary;
 use crate::revisions;
-use crate::training::{StageHooks, finished, save_adapter};
+use crate::training::{StageHooks, finished, save_adapter, saved_dtype};
 use crate::watching::{self, Watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{PolicyWatchConfig, SftConfig, Stage};
-use rlaif_model::{SaveDtype, save_causal_lm};
+use rlaif_model::save_causal_lm;
 use rlaif_train::{Fitted, SftExample, fit, split_rows, train_sft_watched};
 
 /// Trains, or goes on from the last checkpoint.
@@ -36,8 +36,9 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
     });
     hooks.finish()?;
     let trained = finished(outcome?, "sft")?;
+    let dtype = saved_dtype(&context.config.sft.optim, context.config.sft.lora.as_ref());
     save_adapter(&context.config.policy.model, trained.adapter.as_ref(), None, &folder)?;
-    save_causal_lm(&trained.policy, context.tokenizer(), &folder, SaveDtype::F32)
+    save_causal_lm(&trained.policy, context.tokenizer(), &folder, dtype)
         .with_context(|| format!("saving the fine-tuned policy in `{}`", folder.display()))?;
 
     let report = trained.report;

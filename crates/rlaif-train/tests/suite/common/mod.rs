@@ -87,11 +87,16 @@ pub fn sampling(max_new_tokens: usize) -> SamplingConfig {
 
 /// Pairs with their log-probs under the tiny llama.
 pub fn referenced(pairs: &[PreferenceExample]) -> Vec<ReferencedPair<'_>> {
+    referenced_by(&llama(), pairs)
+}
+
+/// Pairs with their log-probs under a reference.
+pub fn referenced_by<'a>(reference: &Decoder, pairs: &'a [PreferenceExample]) -> Vec<ReferencedPair<'a>> {
     let items: Vec<Item<'_>> = pairs
         .iter()
         .flat_map(|p| [(&p.prompt_ids[..], &p.chosen_ids[..]), (&p.prompt_ids[..], &p.rejected_ids[..])])
         .collect();
-    let logps = sequence_logps(&llama(), &items, 64).unwrap();
+    let logps = sequence_logps(reference, &items, 64).unwrap();
     pairs
         .iter()
         .zip(logps.chunks(2))
