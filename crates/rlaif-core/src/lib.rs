@@ -9,6 +9,7 @@
 //! | [`prices`] | what judges charge: the config first, then a small table that ships |
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
 //! | [`pair_choice`] | which pairs are worth a judge's time |
+//! | [`people`] | what people say of pairs, and what it comes to |
 //! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
@@ -22,6 +23,7 @@ pub mod failpoint;
 pub mod metrics;
 pub mod money;
 pub mod pair_choice;
+pub mod people;
 pub mod prices;
 pub mod records;
 pub mod seed;

@@ -3,6 +3,7 @@
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rlaif_core::config::Stage;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Align language models from AI feedback: sample, judge, train, evaluate, report.
@@ -42,6 +43,8 @@ pub enum Command {
     Evaluate(ConfigArgs),
     /// Write report.html again
     Report(ReportArgs),
+    /// Serve a web page on which people judge the run's pairs; what they say comes before the judges
+    Review(ReviewArgs),
     /// Say what each stage would do and why; computes and sends nothing
     Plan(PlanArgs),
     /// Try the judges: how often known-bad responses fool them
@@ -164,6 +167,20 @@ pub struct PlanArgs {
     /// Print the plan as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// `rlaif review`.
+#[derive(Debug, Clone, Args)]
+pub struct ReviewArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Where to listen; the default is any free port, for browsers on this machine only
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Another name under which browsers reach it, such as the end of an SSH tunnel; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub allow_host: Vec<String>,
 }
 
 /// `rlaif audit`.
@@ -308,6 +325,8 @@ pub enum ExportWhat {
     Preferences,
     /// Every response of every policy, with token ids and log-probabilities
     Responses,
+    /// Everything that people said, also what they took back
+    HumanVerdicts,
     /// A trained model: give --stage and --output
     Model,
 }

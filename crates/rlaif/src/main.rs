@@ -10,6 +10,8 @@
 //! | [`preference_data`], [`data_files`] | the rows of `[reward]` and `[dpo]`; how bad rows are refused |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
+//! | [`people`] | labels of people, which come before the judges' |
+//! | [`review`] | `rlaif review`: the page on which people judge |
 //! | [`drift`] | what rounds of `rlaif iterate` made of the policy |
 //! | [`tensorboard`] | metrics as event files |
 //! | [`report`] | `report.html` |
@@ -27,12 +29,14 @@ mod interrupt;
 mod judging;
 mod local_judge;
 mod manifest;
+mod people;
 mod pipeline;
 mod preference_data;
 mod probe;
 mod progress;
 mod report;
 mod resistance;
+mod review;
 mod revisions;
 mod rewards;
 mod robustness;
@@ -84,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Dpo(args) => commands::stage::run(&args, Stage::Dpo),
         Command::Evaluate(args) => commands::stage::run(&args, Stage::Evaluate),
         Command::Report(args) => commands::report::run(&args),
+        Command::Review(args) => commands::review::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
         Command::Batch { command } => commands::batch::run(&command),

@@ -11,7 +11,7 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{allocator, interrupt, preference_data, rewards, stages, watching};
+use crate::{allocator, interrupt, people, preference_data, rewards, stages, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
 use serde_json::{Value, json};
@@ -321,6 +321,12 @@ fn recipe(
     }
     for (file, fingerprint) in preference_data::fingerprints(context, stage)? {
         input(&file, &fingerprint);
+    }
+    if matches!(stage, Stage::Reward | Stage::Dpo)
+        && preference_data::reads_labels(config, stage)
+        && let Some(fingerprint) = context.wait(people::fingerprint(&context.store, config))?
+    {
+        input("labels of people", &fingerprint);
     }
     if !preference_data::reads_labels(config, stage) {
         input("policy", &context.policy_fingerprint);

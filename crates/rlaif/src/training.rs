@@ -7,13 +7,12 @@ use crate::progress::{Progress, say};
 use crate::report::data::Estimate;
 use crate::run_folder::write_whole;
 use crate::tensorboard::EventFile;
-use crate::{interrupt, preference_data};
+use crate::{interrupt, people, preference_data};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Dtype, LoraConfig, OptimConfig, Stage};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::records::Prompt;
 use rlaif_model::{Adapter, SaveDtype, ScalarHead};
-use rlaif_store::store::TRAIN_PAIRS;
 use rlaif_train::{Hooks, Outcome, PreferenceExample};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::OpenOptions;
@@ -70,7 +69,7 @@ pub fn examples(context: &Context, stage: Stage) -> Result<Examples> {
 fn labelled_examples(context: &Context) -> Result<Vec<PreferenceExample>> {
     let prompts: HashMap<&str, &Prompt> = context.prompts.train.iter().map(|p| (p.id.as_str(), p)).collect();
     let mut examples = Vec::new();
-    for pair in context.wait(context.store.preferred_pairs(TRAIN_PAIRS))? {
+    for pair in context.wait(people::preferred_pairs(&context.store, &context.config))? {
         let prompt =
             prompts.get(pair.row.prompt_id.as_str()).context("a preference is about a prompt of the run")?;
         examples.push(PreferenceExample {
@@ -79,6 +78,7 @@ fn labelled_examples(context: &Context) -> Result<Vec<PreferenceExample>> {
             chosen_ids: pair.chosen.token_ids,
             rejected_ids: pair.rejected.token_ids,
             p: pair.row.p,
+            weight: people::weight(&context.config, &pair.row.judges),
             source: pair.row.judges.join("+"),
             ..PreferenceExample::default()
         });

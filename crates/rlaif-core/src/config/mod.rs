@@ -12,6 +12,7 @@ mod optim;
 mod policy;
 mod ppo;
 mod preference;
+mod review;
 mod revise;
 mod run;
 mod sft;
@@ -37,6 +38,7 @@ pub use ppo::{
     Reduction, RewardKind, RewardSource, ScaleRewards, ScorePlacement, WatchConfig,
 };
 pub use preference::{BatchBy, DpoConfig, RewardConfig};
+pub use review::ReviewConfig;
 pub use revise::{Principle, ReviseConfig};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};
@@ -64,6 +66,8 @@ pub struct Config {
     pub generate: GenerateConfig,
     /// Labelling of pairs by judges.
     pub label: LabelConfig,
+    /// Labelling of pairs by people.
+    pub review: ReviewConfig,
     /// The reward model.
     pub reward: RewardConfig,
     /// Proximal policy optimisation.

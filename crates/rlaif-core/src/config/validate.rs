@@ -72,6 +72,7 @@ impl Config {
         self.check_ensemble(&mut check);
         self.check_rewards(&mut check);
         self.check_watches(&mut check);
+        self.check_review(&mut check);
         self.check_evaluate(&mut check);
         self.check_lengths(&mut check);
         check.problems
@@ -385,6 +386,15 @@ impl Config {
             let message = "is read only with `ppo.ensemble` = \"uncertainty_weighted\"";
             check.add("ppo.uncertainty_weight", message.into());
         }
+    }
+
+    fn check_review(&self, check: &mut Checks) {
+        let review = &self.review;
+        check.at_least("review.ratings_per_pair", review.ratings_per_pair, 1);
+        check.at_least("review.lease_seconds", review.lease_seconds, 1.0);
+        check.above("review.weight", review.weight, 0.0);
+        check.at_least("review.smoothing", review.smoothing, 0.0);
+        check.share("review.low_margin", review.low_margin, Ends::Both);
     }
 
     fn check_evaluate(&self, check: &mut Checks) {

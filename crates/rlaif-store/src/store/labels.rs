@@ -212,18 +212,32 @@ impl Store {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn preferred_pairs(&self, set: &str) -> Result<Vec<PreferredPair>> {
+        self.preferred_pairs_over(set, &BTreeMap::new()).await
+    }
+
+    /// As [`Store::preferred_pairs`], with preferences that come before the stored ones, by pair: those that people made.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn preferred_pairs_over(
+        &self,
+        set: &str,
+        over: &BTreeMap<String, Preference>,
+    ) -> Result<Vec<PreferredPair>> {
         let mut connection = self.lock().await;
-        let kept: Vec<KeptRow> = sqlx::query_as(
-            "SELECT f.pair_id, r.prompt_id, p.prompt, f.p, f.judges, f.explanation
-             FROM preferences f JOIN pairs r ON r.id = f.pair_id JOIN prompts p ON p.id = r.prompt_id
-             WHERE r.pair_set = ? AND f.fate = 'kept' AND f.p IS NOT NULL ORDER BY p.seq, r.seq",
+        let rows: Vec<LabelledRow> = sqlx::query_as(
+            "SELECT r.id AS pair_id, r.prompt_id, p.prompt, f.p, f.fate, f.judges, f.explanation
+             FROM pairs r JOIN prompts p ON p.id = r.prompt_id LEFT JOIN preferences f ON f.pair_id = r.id
+             WHERE r.pair_set = ? ORDER BY p.seq, r.seq",
         )
         .bind(set)
         .fetch_all(&mut *connection)
         .await
         .map_err(|e| self.fail("reading preferences", e))?;
-        let mut pairs = Vec::with_capacity(kept.len());
-        for row in kept {
+        let mut pairs = Vec::with_capacity(rows.len());
+        for row in rows {
+            let over = over.get(&row.pair_id);
+            let Some(row) = row.kept(over)? else { continue };
             let sides: Vec<ResponseRow> = sqlx::query_as(
                 "SELECT s.id, s.prompt_id, s.idx, s.text, s.token_ids, s.logprobs, s.finish_reason
                  FROM pairs r JOIN responses s ON s.id IN (r.a, r.b) WHERE r.id = ? ORDER BY s.id = r.b",
@@ -299,12 +313,39 @@ struct StoredPreference {
 }
 
 #[derive(FromRow)]
+struct LabelledRow {
+    pair_id: String,
+    prompt_id: String,
+    prompt: String,
+    p: Option<f64>,
+    fate: Option<String>,
+    judges: Option<String>,
+    explanation: Option<String>,
+}
+
+impl LabelledRow {
+    /// The row as a preference to train on, if it is one: the stored one, or the one that comes before it.
+    fn kept(self, over: Option<&Preference>) -> Result<Option<KeptRow>> {
+        let (p, fate, judges, explanation) = match over {
+            Some(over) => (over.p, Some(over.fate), over.judges.clone(), over.explanation.clone()),
+            None => {
+                let fate = self.fate.map(|fate| from_word("preferences", fate)).transpose()?;
+                let judges = self.judges.map(|judges| from_json("preferences", &judges)).transpose()?;
+                (self.p, fate, judges.unwrap_or_default(), self.explanation)
+            }
+        };
+        let Some(p) = p.filter(|_| fate == Some(Fate::Kept)) else { return Ok(None) };
+        let Self { pair_id, prompt_id, prompt, .. } = self;
+        Ok(Some(KeptRow { pair_id, prompt_id, prompt, p, judges, explanation }))
+    }
+}
+
 struct KeptRow {
     pair_id: String,
     prompt_id: String,
     prompt: String,
     p: f64,
-    judges: String,
+    judges: Vec<String>,
     explanation: Option<String>,
 }
 
@@ -317,7 +358,7 @@ impl KeptRow {
             rejected: rejected.text.clone(),
             p,
             explanation: self.explanation,
-            judges: from_json("preferences", &self.judges)?,
+            judges: self.judges,
             prompt_id: self.prompt_id,
             pair_id: self.pair_id,
         };

@@ -2,7 +2,7 @@
 //!
 //! The tables are in `migrations/`, the first of which is worth reading first. Methods are grouped by what they store:
 //! prompts, responses, pairs, requests (what is asked of paid judges), calls and
-//! batches (how it is sent), labels (what they said).
+//! batches (how it is sent), labels (what they said), people (what people said).
 
 mod asked;
 mod batches;
@@ -11,6 +11,7 @@ mod capabilities;
 mod clear;
 mod labels;
 mod pairs;
+mod people;
 mod prompts;
 mod replies;
 mod requests;
@@ -25,6 +26,7 @@ pub use calls::{CallEvent, Next};
 pub use capabilities::{Capability, Lone, LoneReading};
 pub use labels::{LabelCount, PreferredPair, VerdictRow};
 pub use pairs::{DroppedPair, TRAIN_PAIRS};
+pub use people::{HumanVerdict, NewHumanVerdict, ReviewPair, ReviewedPair};
 pub use replies::{ReadReply, Reply};
 pub use requests::{
     AskAgain, NewRequest, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState,
@@ -52,6 +54,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_batches.sql"),
     include_str!("../../migrations/0005_capabilities.sql"),
     include_str!("../../migrations/0006_origins.sql"),
+    include_str!("../../migrations/0007_people.sql"),
 ];
 
 /// `PRAGMA application_id` of a ledger: "RLAF".
@@ -339,5 +342,7 @@ fn from_word<T: DeserializeOwned>(table: &'static str, word: String) -> Result<T
 mod batches_tests;
 #[cfg(test)]
 mod calls_tests;
+#[cfg(test)]
+mod people_tests;
 #[cfg(test)]
 mod tests;

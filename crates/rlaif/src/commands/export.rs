@@ -4,12 +4,17 @@ use super::export_model;
 use crate::cli::{ConfigArgs, ExportArgs, ExportWhat};
 use crate::context::load_config;
 use crate::error::{DONE, UserError};
+use crate::people;
 use crate::run_folder::{RunFolder, write_whole};
 use anyhow::{Context, Result};
+use rlaif_core::Config;
+use rlaif_core::people::HumanChoice;
+use rlaif_core::records::PreferenceRow;
 use rlaif_store::Store;
 use rlaif_store::jsonl::preference_lines;
-use rlaif_store::store::{BASELINE, DPO, PPO, TRAIN_PAIRS};
+use rlaif_store::store::{BASELINE, DPO, HumanVerdict, PPO, ReviewPair, TRAIN_PAIRS};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
@@ -27,10 +32,19 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
     if what == ExportWhat::Model {
         return export_model::run(args, Some(&folder));
     }
-    let lines = lines(&folder, what)?;
+    let lines = lines(&folder, &config, what)?;
     if lines.is_empty() {
-        let what = if what == ExportWhat::Preferences { "preferences" } else { "responses" };
-        let hint = format!("Run `rlaif run {} --until label` first", path.display());
+        let (what, hint) = match what {
+            ExportWhat::Preferences => {
+                ("preferences", format!("Run `rlaif run {} --until label` first", path.display()))
+            }
+            ExportWhat::HumanVerdicts => {
+                ("verdicts of people", format!("Run `rlaif review {}` first", path.display()))
+            }
+            ExportWhat::Responses | ExportWhat::Model => {
+                ("responses", format!("Run `rlaif run {} --until label` first", path.display()))
+            }
+        };
         return Err(UserError::new(format!("the run in `{}` has no {what}", folder.root().display()))
             .hint(hint)
             .into());
@@ -46,13 +60,17 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
     Ok(DONE)
 }
 
-fn lines(folder: &RunFolder, what: ExportWhat) -> Result<Vec<Value>> {
+fn lines(folder: &RunFolder, config: &Config, what: ExportWhat) -> Result<Vec<Value>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let store = Store::open_read_only(&folder.database()).await?;
         if what == ExportWhat::Preferences {
-            let rows = store.preference_rows(TRAIN_PAIRS).await?;
-            return Ok(preference_lines(&rows).collect());
+            let pairs = people::preferred_pairs(&store, config).await?;
+            let rows: Vec<PreferenceRow> = pairs.into_iter().map(|pair| pair.row).collect();
+            return Ok(weighted(&rows, config));
+        }
+        if what == ExportWhat::HumanVerdicts {
+            return human_verdicts(&store).await;
         }
         let mut lines = Vec::new();
         for policy in [BASELINE, PPO, DPO] {
@@ -68,6 +86,48 @@ fn lines(folder: &RunFolder, what: ExportWhat) -> Result<Vec<Value>> {
         }
         Ok(lines)
     })
+}
+
+/// Preferences as lines. Where people made any, every row has a `weight`: all rows need the same fields.
+fn weighted(rows: &[PreferenceRow], config: &Config) -> Vec<Value> {
+    let any = rows.iter().any(|row| people::weight(config, &row.judges) != 1.0);
+    let mut lines: Vec<Value> = preference_lines(rows).collect();
+    for (line, row) in lines.iter_mut().zip(rows).filter(|_| any) {
+        line["weight"] = people::weight(config, &row.judges).into();
+    }
+    lines
+}
+
+/// One line a verdict, in the order in which they were given: which text stood on which side, and what was said of the sides.
+async fn human_verdicts(store: &Store) -> Result<Vec<Value>> {
+    let shown = store.reviewed_pairs().await?;
+    let mut pair_ids: HashMap<String, Vec<String>> = HashMap::new();
+    for ReviewPair { pair, key, .. } in store.review_pairs(TRAIN_PAIRS).await? {
+        pair_ids.entry(key.hash).or_default().push(pair.id);
+    }
+    let line = |verdict: HumanVerdict| {
+        let pair = shown.get(&verdict.pair_key)?;
+        let side = |choice: HumanChoice| match choice {
+            HumanChoice::First if verdict.first_left => "left",
+            HumanChoice::Second if !verdict.first_left => "left",
+            HumanChoice::First | HumanChoice::Second => "right",
+            HumanChoice::Tie => "tie",
+            HumanChoice::Skip => "skip",
+        };
+        let criteria: BTreeMap<&String, &str> =
+            verdict.criteria.iter().map(|(name, choice)| (name, side(*choice))).collect();
+        let (left, right) = match verdict.first_left {
+            true => (&pair.first, &pair.second),
+            false => (&pair.second, &pair.first),
+        };
+        Some(json!({
+            "id": verdict.id, "reviewer": verdict.reviewer, "queue": verdict.queue, "prompt": pair.prompt, "left": left,
+            "right": right, "choice": side(verdict.choice), "criteria": criteria, "note": verdict.note,
+            "shown_ms": verdict.shown_ms, "judged_ms": verdict.judged_ms, "undone_ms": verdict.undone_ms,
+            "pair_key": verdict.pair_key, "pair_ids": pair_ids.get(&verdict.pair_key).cloned().unwrap_or_default(),
+        }))
+    };
+    Ok(store.human_verdicts().await?.into_iter().filter_map(line).collect())
 }
 
 /// Whole or not at all where the path is a file; straight through where it is a pipe or a device, which must not be replaced.

@@ -10,6 +10,7 @@ pub mod logprobs;
 pub mod parse;
 pub mod plan;
 pub mod report;
+pub mod review;
 pub mod run;
 pub mod score;
 pub mod stage;

@@ -14,6 +14,8 @@ mod judge_server;
 mod keys;
 mod pipes;
 mod preference_data;
+mod review;
+mod review_lab;
 mod revise;
 mod robustness;
 mod sft;

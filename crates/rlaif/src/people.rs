@@ -1,0 +1,62 @@
+//! Labels of people: they come before the judges' preferences wherever a run trains on its own labels.
+
+use anyhow::Result;
+use rlaif_core::Config;
+use rlaif_core::people::{HUMAN, HumanChoice, preference};
+use rlaif_core::records::Preference;
+use rlaif_store::Store;
+use rlaif_store::store::{HumanVerdict, PreferredPair, TRAIN_PAIRS};
+use std::collections::BTreeMap;
+
+/// The preferences of the run as it trains on them: people's where there are some, else the judges'.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn preferred_pairs(store: &Store, config: &Config) -> Result<Vec<PreferredPair>> {
+    let people = preferences(store, config).await?;
+    Ok(store.preferred_pairs_over(TRAIN_PAIRS, &people).await?)
+}
+
+/// What people's votes come to, by pair; ties are in it.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn preferences(store: &Store, config: &Config) -> Result<BTreeMap<String, Preference>> {
+    let votes = store.human_votes(TRAIN_PAIRS).await?;
+    let of = |(id, (pair, votes))| Some((id, preference(&pair, &votes, &config.review, &config.label)?));
+    Ok(votes.into_iter().filter_map(of).collect())
+}
+
+/// How much a preference counts in training.
+pub fn weight(config: &Config, judges: &[String]) -> f64 {
+    match judges {
+        [only] if only == HUMAN => config.review.weight,
+        _ => 1.0,
+    }
+}
+
+/// Verdicts that stand and are labels, of all that people ever gave.
+pub fn labels(verdicts: &[HumanVerdict]) -> impl Iterator<Item = &HumanVerdict> {
+    verdicts.iter().filter(|verdict| verdict.undone_ms.is_none() && verdict.choice != HumanChoice::Skip)
+}
+
+/// The hash of all labels of people, whatever pairs there are now, and of what they count for; `None` where there is none, so that
+/// a run without people is what it was. Who gave them and when moves nothing.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn fingerprint(store: &Store, config: &Config) -> Result<Option<String>> {
+    let verdicts = store.human_verdicts().await?;
+    let mut said: Vec<String> = labels(&verdicts)
+        .map(|verdict| format!("{} {:?} {:?}", verdict.pair_key, verdict.choice, verdict.note))
+        .collect();
+    if said.is_empty() {
+        return Ok(None);
+    }
+    said.sort_unstable();
+    said.push(format!(
+        "{} {} {} {}",
+        config.review.weight, config.review.smoothing, config.label.tie_margin, config.label.keep_ties
+    ));
+    Ok(Some(blake3::hash(said.join("\n").as_bytes()).to_hex()[..32].to_string()))
+}
