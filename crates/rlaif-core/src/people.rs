@@ -93,11 +93,13 @@ impl Votes {
         self.a + self.b + self.ties
     }
 
-    /// P(a beats b) = (a + ties/2 + c) / (n + 2c); `None` without votes.
+    /// P(a beats b) = (a + ties/2 + c) / (n + 2c) = ½ + (a − b) / (2n + 4c); `None` without votes. p(a, b) + p(b, a) = 1 to the bit.
     pub fn p(&self, smoothing: f64) -> Option<f64> {
         let n = f64::from(self.n());
-        let wins = f64::from(self.a) + 0.5 * f64::from(self.ties);
-        (self.n() > 0).then(|| (wins + smoothing) / (n + 2.0 * smoothing))
+        let lead = (f64::from(self.a) - f64::from(self.b)) / (2.0 * n + 4.0 * smoothing);
+        // 1 − p is exact from ½ upwards.
+        let p = 0.5 + lead.abs();
+        (self.n() > 0).then_some(if lead < 0.0 { 1.0 - p } else { p })
     }
 
     /// What most of them say: the choice with more votes than each of the others, else a tie. `None` without votes.

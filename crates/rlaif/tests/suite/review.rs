@@ -222,7 +222,7 @@ fn a_verdict_is_there_after_kill_9_and_undo_keeps_what_was_taken_back() {
     let lab = lab_of(&TEXTS);
     let server = Server::of(&lab, &[]);
     let ada = server.person("ada");
-    let (_, left) = ada.judge("tag%3Amedical", "left");
+    let (_, left) = ada.judge("tag:medical", "left");
     server.kill();
     let said = verdicts(&lab);
     assert_eq!((said.len(), said[0].queue.as_str(), said[0].reviewer.as_str()), (1, "tag:medical", "ada"));
@@ -232,8 +232,8 @@ fn a_verdict_is_there_after_kill_9_and_undo_keeps_what_was_taken_back() {
 
     let server = Server::of(&lab, &[]);
     let ada = server.person("ada");
-    let (second, _) = ada.judge("tag%3Amedical", "tie");
-    assert!(ada.get("/pair?queue=tag%3Amedical").body.contains("Nothing left"));
+    let (second, _) = ada.judge("tag:medical", "tie");
+    assert!(ada.get("/pair?queue=tag:medical").body.contains("Nothing left"));
     let undone = ada.post("/undo", &[("queue", "tag:medical")]);
     let again = ada.get(undone.header("location").unwrap());
     assert_eq!(again.field("pair"), second);
