@@ -4,6 +4,7 @@
 mod asking;
 mod bad_input;
 mod batches;
+mod chromium;
 mod common;
 mod end_to_end;
 mod export;
@@ -15,6 +16,7 @@ mod keys;
 mod pipes;
 mod preference_data;
 mod review;
+mod review_browser;
 mod review_lab;
 mod revise;
 mod robustness;
