@@ -59,7 +59,7 @@ pub fn prompts_needed(rate: f64, spread: Spread, power: f64) -> Option<u64> {
 fn exactly_needed(rate: f64, spread: Spread, power: f64) -> Option<f64> {
     let better = rate.max(1.0 - rate);
     let possible = spread.valid() && better > 0.5 && better <= spread.best_rate();
-    if !possible || !(power > 0.0 && power < 1.0) {
+    if !(possible && power > 0.0 && power < 1.0) {
         return None;
     }
     let reach = Z * spread.deviation(0.5) + normal_quantile(power) * spread.deviation(better);

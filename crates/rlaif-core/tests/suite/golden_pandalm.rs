@@ -1,6 +1,11 @@
 //! Written by golden_pandalm.py; do not edit.
 
-#![allow(clippy::excessive_precision, clippy::unreadable_literal)]
+#![allow(
+    clippy::excessive_precision,
+    clippy::unreadable_literal,
+    clippy::approx_constant,
+    clippy::type_complexity
+)]
 
 pub const PAIRS: usize = 500;
 pub const KAPPA: [(f64, f64, f64); 3] = [

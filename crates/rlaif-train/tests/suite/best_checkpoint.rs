@@ -173,13 +173,13 @@ fn training_ends_early_where_the_score_has_fallen() {
 /// Fails at every second look, as a judge without a budget does, and keeps what it is shown.
 #[derive(Default)]
 struct Failing {
-    looks: Vec<(Vec<Vec<u32>>, Vec<Vec<u32>>)>,
+    looks: Vec<[Vec<Vec<u32>>; 2]>,
 }
 
 impl HeldOutScore for Failing {
     fn score(&mut self, said: &[Item<'_>], first: &[Item<'_>]) -> Result<Vec<Option<f64>>, TrainError> {
         let owned = |items: &[Item<'_>]| items.iter().map(|(_, response)| response.to_vec()).collect();
-        self.looks.push((owned(said), owned(first)));
+        self.looks.push([said, first].map(owned));
         match self.looks.len() % 2 {
             1 => Err(TrainError::Reward { reason: "no budget".into() }),
             _ => in_moderation.score(said, first),
@@ -206,7 +206,7 @@ fn a_judge_that_stops_costs_no_training_and_is_asked_the_same_again() {
     assert_eq!(judge.looks.len(), 2 * 13, "each look is taken once more after it failed");
     for looks in judge.looks.chunks(2) {
         assert!(looks[0] == looks[1], "the look is the same one again");
-        assert!(looks[0].1 == judge.looks[0].0, "what was said first is remembered");
+        assert!(looks[0][1] == judge.looks[0][0], "what was said first is remembered");
     }
     // It goes on at the look that failed: step 0 twice (at first there is no checkpoint), then every second step.
     assert_eq!(resumed, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24]);

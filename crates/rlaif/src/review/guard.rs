@@ -175,7 +175,8 @@ impl Guard {
             return Err(Refusal::Origin);
         }
         let session = self.session(headers);
-        if session.is_none() && !(OPEN.contains(&path) && !posts) {
+        let open = OPEN.contains(&path) && !posts;
+        if session.is_none() && !open {
             return Err(Refusal::Session);
         }
         Ok(session)

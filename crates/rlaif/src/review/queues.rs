@@ -211,7 +211,7 @@ mod tests {
     fn pairs(n: usize) -> Vec<ReviewPair> {
         let pair = |i: usize| {
             let (id, prompt_id) = (format!("p{i}/0-1"), format!("p{i}"));
-            let tags = if i % 2 == 0 { vec!["even".into()] } else { vec!["safety".into()] };
+            let tags = if i.is_multiple_of(2) { vec!["even".into()] } else { vec!["safety".into()] };
             let key = PairKey::of(&PromptText::Text(prompt_id.clone()), "x", "y");
             ReviewPair {
                 pair: Pair { id, a: format!("{prompt_id}/0"), b: format!("{prompt_id}/1"), prompt_id },

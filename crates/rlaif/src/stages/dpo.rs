@@ -45,7 +45,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
             .into_iter()
             .flat_map(|pair| ResponseExample::of_pair(PreferenceExample { p: p(&pair), ..pair }));
         let responses: Vec<ResponseExample> = of_pairs.chain(responses).collect();
-        train_kto(policy, &responses, &config, run_seed, &folder, &mut hooks)
+        Ok(train_kto(policy, &responses, &config, run_seed, &folder, &mut hooks)?)
     };
     hooks.finish()?;
     let trained = finished(outcome?, "dpo")?;

@@ -231,9 +231,7 @@ impl Person<'_> {
 }
 
 pub fn form(fields: &[(&str, &str)]) -> String {
-    let mut body = form_urlencoded::Serializer::new(String::new());
-    fields.iter().for_each(|(name, value)| drop(body.append_pair(name, value)));
-    body.finish()
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
 /// The lines of an export, as JSON.
