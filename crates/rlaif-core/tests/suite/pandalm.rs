@@ -102,7 +102,7 @@ fn three_annotators_agree_as_statsmodels_irrcac_and_krippendorff_say() {
     for (scale, want) in scales.into_iter().zip(golden::ALPHA) {
         close(krippendorff_alpha(&all, scale), want);
     }
-    let part = ratings(|i, r| !(r == 1 && i % 3 != 0) && !(r == 2 && i >= 300));
+    let part = ratings(|i, r| !(r == 1 && i % 3 != 0 || r == 2 && i >= 300));
     close(fleiss_kappa(&part), golden::FLEISS_PART);
     close(gwet_ac1(&part), golden::AC1_PART);
     for (scale, want) in scales.into_iter().zip(golden::ALPHA_PART) {

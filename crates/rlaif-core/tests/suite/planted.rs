@@ -50,7 +50,7 @@ const TRUTH: f64 = 0.45;
 
 fn study(random: &mut ChaCha8Rng, pairs: usize, faults: Faults) -> Vec<Pair> {
     let pair = |random: &mut ChaCha8Rng, index: usize| {
-        let (a_better, own) = (random.random::<f64>() < TRUTH, index % 2 == 0);
+        let (a_better, own) = (random.random::<f64>() < TRUTH, index.is_multiple_of(2));
         let (chars_a, chars_b) = (random.random_range(300..1500), random.random_range(100..1200));
         let gap = ((chars_a as f64 - chars_b as f64) / 400.0).tanh();
         let for_a =

@@ -41,8 +41,8 @@ pub fn run(args: &AuditArgs) -> Result<u8> {
     trial.ask(&mut context)?;
     let rows = trial.rows(&context, audit.max_bad_win_rate)?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&rows)?),
-        false => print!("{}", table(&rows, audit.max_bad_win_rate)),
+        true => super::print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
+        false => super::print(&table(&rows, audit.max_bad_win_rate))?,
     }
     Ok(if rows.iter().any(|row| row.finding == Finding::Fail) { FAILED } else { DONE })
 }

@@ -243,22 +243,22 @@ fn list(args: &BatchListArgs) -> Result<u8> {
                 })
             })
             .collect();
-        println!("{}", serde_json::Value::Array(rows));
+        super::print(&format!("{}\n", serde_json::Value::Array(rows)))?;
         return Ok(DONE);
     }
     if open.is_empty() {
         say("no batch is out");
     }
     for batch in &open {
-        println!(
-            "{} of `{}`: {} of {} requests wait for a result, {} for {}",
+        super::print(&format!(
+            "{} of `{}`: {} of {} requests wait for a result, {} for {}\n",
             batch.name,
             batch.judge,
             batch.waiting,
             batch.requests,
             place(batch),
             duration_text(age(batch))
-        );
+        ))?;
     }
     Ok(DONE)
 }

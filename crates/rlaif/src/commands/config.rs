@@ -6,6 +6,6 @@ use anyhow::Result;
 
 /// Prints the resolved config as TOML, each value with its origin.
 pub fn show(args: &ConfigArgs) -> Result<u8> {
-    print!("{}", load_config(args)?.to_toml());
+    super::print(&load_config(args)?.to_toml())?;
     Ok(crate::error::DONE)
 }

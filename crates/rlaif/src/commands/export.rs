@@ -15,7 +15,6 @@ use rlaif_store::jsonl::preference_lines;
 use rlaif_store::store::{BASELINE, DPO, HumanVerdict, PPO, ReviewPair, TRAIN_PAIRS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 /// Reads a run, also while another process writes it, and changes nothing in it.
@@ -51,10 +50,7 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     match &args.output {
-        None => match std::io::stdout().lock().write_all(text.as_bytes()) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            written => written.context("writing stdout")?,
-        },
+        None => super::print(&text)?,
         Some(path) => write(path, text.as_bytes())?,
     }
     Ok(DONE)

@@ -48,7 +48,7 @@ pub fn run(args: &IterateArgs) -> Result<u8> {
         round_args = next_round(&args.config, &config, tuned, round + 1, &tuned_model, &first.origin);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&drift)?);
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&drift)?))?;
     }
     if let Some(first) = &first {
         say(&format!("drift   {}", first.folder.drift().display()));

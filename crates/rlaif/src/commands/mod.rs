@@ -21,6 +21,18 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, Write};
 
+/// Writes a whole text to stdout. Whoever reads may have seen enough, as `head` does: that is no error.
+///
+/// # Errors
+/// If it cannot be written for another reason.
+pub fn print(text: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing stdout"),
+    }
+}
+
 /// Answers each JSONL line of stdin on stdout. A line that cannot be answered becomes `{"error": …}` with its number, so that
 /// answers stay in step with questions; the returned count of them changes the exit code.
 fn answer_lines<Q: DeserializeOwned>(

@@ -33,8 +33,8 @@ pub fn run(args: &PlanArgs) -> Result<u8> {
         };
         if !args.json {
             let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-            println!("{:<9} {action:<9} {size}{why}", step.stage.name());
-            judges.iter().for_each(|judge| println!("{:<19} {}", "", line(judge)));
+            super::print(&format!("{:<9} {action:<9} {size}{why}\n", step.stage.name()))?;
+            judges.iter().try_for_each(|judge| super::print(&format!("{:<19} {}\n", "", line(judge))))?;
         }
         any_paid |= judges.iter().any(|judge| judge.minutes.is_some());
         rows.push(json!({
@@ -43,9 +43,11 @@ pub fn run(args: &PlanArgs) -> Result<u8> {
         }));
     }
     if args.json {
-        println!("{}", serde_json::Value::Array(rows));
+        super::print(&format!("{}\n", serde_json::Value::Array(rows)))?;
     } else if any_paid {
-        println!("Tokens are {TOKENS_BY}; the time is that of an endpoint without limits and queues.");
+        super::print(&format!(
+            "Tokens are {TOKENS_BY}; the time is that of an endpoint without limits and queues.\n"
+        ))?;
     }
     Ok(DONE)
 }

@@ -22,7 +22,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let failures = pipeline::run(&mut context, &steps)?;
     let outcome = Outcome::collect(&context, failures)?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&outcome)?),
+        true => super::print(&format!("{}\n", serde_json::to_string_pretty(&outcome)?))?,
         false => eprint!("{}", outcome.text(&args.config.config)),
     }
     Ok(if failures + context.prompts.rejected > 0 { FAILED } else { DONE })

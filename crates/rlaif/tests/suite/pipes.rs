@@ -71,3 +71,20 @@ fn score_refuses_a_model_that_is_no_reward_model() {
     let (_, stderr) = Lab::new().ends_with(1, &["score", model.to_str().unwrap()]);
     assert!(stderr.contains("score.weight"), "{stderr}");
 }
+
+/// As `rlaif plan | head -0`: the reading end is gone before anything is written.
+#[test]
+fn a_closed_stdout_ends_commands_quietly() {
+    let lab = Lab::new();
+    for args in
+        [&["plan", "rlaif.toml"][..], &["plan", "rlaif.toml", "--json"], &["config", "show", "rlaif.toml"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = lab.process(args).stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+        assert!(!stderr.contains("error"), "{args:?}: {stderr}");
+    }
+}
