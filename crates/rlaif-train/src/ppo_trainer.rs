@@ -97,7 +97,7 @@ impl PpoTrainer {
     /// dtype of what trains.
     ///
     /// `critic` is read by algorithms that have one; only its head is, if it is to be on the policy's trunk. With LoRA, policy and critic
-    /// that were cloned from one decoder go on sharing its weights.
+    /// that were cloned from one decoder go on sharing its weights, unless they are rounded to bfloat16, each for itself.
     ///
     /// # Errors
     /// If a LoRA target does not exist, the temperature is not above 0, or there is no critic for an algorithm that has one.

@@ -3,7 +3,8 @@
 //! P(model i beats model j) = σ(θ_i − θ_j)
 //!
 //! A tie is half a win of each, as is a soft p in part; not every two models need to have met. Strengths are centred: their mean is 0.
-//! 400·θ/ln 10 is an Elo scale. The strengths of *judges* are in [`super::judge_model`].
+//! Of simulated studies the intervals held the truth in 93.9 % with 300 prompts and in 92.3 % with 100 (`full_simulation` in
+//! `tests/suite/coverage.rs`). 400·θ/ln 10 is an Elo scale. The strengths of *judges* are in [`super::judge_model`].
 
 use super::interval::{self, Interval};
 use super::linear::inverse;

@@ -7,7 +7,8 @@
 //! * Prompts are dealt out to the five folds in turn, where theirs are by scikit-learn's order.
 //! * The fit is exact; liblinear stops at 1e-4.
 //! * An interval: a bootstrap over prompts at the C that was chosen once. Theirs is a standard error of predictions, which without the term
-//!   for difficulty is 0.
+//!   for difficulty is 0. Of simulated studies it held the truth in 94.8 % with 805 prompts and in 92.3 % with 300 (`full_simulation` in
+//!   `tests/suite/coverage.rs`).
 
 use super::interval::{self, Interval};
 use super::special::{log_sigmoid, sigmoid};

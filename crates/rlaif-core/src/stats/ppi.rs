@@ -4,9 +4,10 @@
 //! Angelopoulos, Duchi & Zrnic 2023, <https://arxiv.org/abs/2311.01453>.
 //!
 //! Usable where the pairs that people judged are a *random* sample of all pairs: then the judge may be wrong in any way. Not for pairs
-//! that were chosen because judges disagreed on them. Below some 30 labels, or where people and judge never differed on them, the interval
-//! is too narrow; simulated figures are in `tests/suite/coverage.rs`. Where the labelled pairs are no random sample but the judge's errors
-//! on them are those it makes everywhere, [`super::rogan_gladen`] is the one to use.
+//! that were chosen because judges disagreed on them. With few labels, and where people and judge never
+//! differed on them, the interval is too narrow: of simulated studies it held the truth in 94.0 % with 100 labels and in 90.3 % with 30
+//! (`full_simulation` in `tests/suite/coverage.rs`). Where the labelled pairs are no random sample but the judge's errors on them are those
+//! it makes everywhere, [`super::rogan_gladen`] is the one to use.
 
 use super::interval::{Interval, Z};
 

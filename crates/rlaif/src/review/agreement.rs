@@ -212,7 +212,7 @@ mod tests {
         assert_eq!((row.n, row.decisive), (4, 3));
         let agreement = row.agreement.unwrap();
         assert!((agreement.estimate - 2.0 / 3.0).abs() < 1e-12, "{agreement}");
-        // scikit-learn's cohen_kappa_score([1, 1, 2, 2], [1, 3, 1, 2])
+        // By hand: they agree on 2 of 4, by chance on 0.5 · 0.5 + 0.5 · 0.25 = 0.375; (0.5 − 0.375) / 0.625.
         assert!((row.kappa.unwrap().estimate - 0.2).abs() < 1e-12);
     }
 
