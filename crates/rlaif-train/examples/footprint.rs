@@ -93,8 +93,8 @@ fn ppo(decoder: Decoder, optim: OptimConfig) -> Result<()> {
             .collect();
         let tokens = 2 * PROMPT + 8 * RESPONSE;
         let start = Instant::now();
-        let mut score = |_: &[u32], response: &[u32]| f64::from(response[0] % 7);
-        trainer.measure(&mut experiences, &mut score, step == 1, step)?;
+        let scores = experiences.iter().map(|e| Some(f64::from(e.response_ids[0] % 7))).collect();
+        trainer.measure(&mut experiences, scores, step == 1, step)?;
         report("ppo measure", step as usize, 3 * tokens, start);
         let start = Instant::now();
         trainer.update(&experiences, PpoRates { policy: Some(1e-6), critic: 1e-6 }, step)?;

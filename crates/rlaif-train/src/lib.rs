@@ -27,6 +27,7 @@
 
 pub mod adafactor;
 pub mod advantage;
+pub(crate) mod ahead;
 pub mod best;
 pub mod best_policy;
 pub mod best_reward;

@@ -5,6 +5,7 @@
 //!    ▲                   └─ the watch: a score that nothing maximises      │
 //!    └─────────────────────── until the steps are done ◀───────────────────┘
 //! ```
+//! With `asynchronous` the next rollout is sampled while this one is scored ([`ahead`](crate::ahead)).
 //! A `kl_budget` and a [`Watch`] end it earlier, and put back the last policy within the budget, or the one at the watch's peak.
 
 use std::borrow::Cow;
@@ -12,11 +13,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rlaif_core::config::PpoConfig;
-use rlaif_core::records::FinishReason;
-use rlaif_core::{metrics, metrics::MetricRow, seed};
-use rlaif_model::{Adapter, Decoder, GenerateRequest, SamplingConfig, ScalarHead, generate};
+use rlaif_core::{metrics, metrics::MetricRow};
+use rlaif_model::{Adapter, Decoder, SamplingConfig, ScalarHead};
 
 use crate::advantage::{groups, penalties};
+use crate::ahead::{Rollout, Sampler, while_sampling};
 use crate::checkpoint::{Checkpoint, Checkpoints, Fingerprint, Snapshot};
 use crate::data::{PromptIds, epoch_order};
 use crate::error::{Result, TrainError};
@@ -95,6 +96,8 @@ struct Progress {
     within_budget: Option<Kept>,
     /// The policy at the peak of the watch.
     peak: Option<Kept>,
+    /// The next rollout, where it was sampled already.
+    ahead: Option<Rollout>,
 }
 
 /// Tunes the policy to please the reward, near its starting point; checkpoints go to `dir/checkpoints`.
@@ -148,20 +151,43 @@ pub fn train_ppo(
         let done = progress.done;
         let asked = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
         let asked: Vec<&PromptIds> = asked.into_iter().map(|prompt| &prompts[prompt]).collect();
-        let mut experiences = roll_out(&trainer, &asked, &sampling, done, total, hooks)?;
+        let Rollout { sampled_at, mut experiences, parameters } = match progress.ahead.take() {
+            Some(rollout) => rollout,
+            None => {
+                let mut told = |note: &str| hooks.progress(done, total, note);
+                let experiences = Sampler::of(&trainer, &sampling).roll_out(&asked, done, &mut told)?;
+                Rollout { sampled_at: done, experiences, parameters: None }
+            }
+        };
         hooks.progress(done, total, "scoring");
         let named = |error: TrainError| error.on_rows(asked.iter().map(|prompt| prompt.id.as_str()));
-        let unscored = trainer.measure(&mut experiences, reward, done <= warmup, done + 1).map_err(named)?;
+        // The last rollout, if it only measures, is of the final policy.
+        let scores = match config.asynchronous && done + 1 < total {
+            false => raw_scores(&experiences, reward, done + 1),
+            true => {
+                let next = prompts_of_rollout(prompts.len(), config.prompts_per_step, done + 1, run_seed);
+                let next: Vec<&PromptIds> = next.into_iter().map(|prompt| &prompts[prompt]).collect();
+                let sampler = Sampler::of(&trainer, &sampling);
+                let (scores, rollout) =
+                    while_sampling(&sampler, &next, done, || raw_scores(&experiences, reward, done + 1))?;
+                let parameters = measures_last.then(|| trainer.policy.export_parameters());
+                progress.ahead = Some(Rollout { parameters, ..rollout });
+                Ok(scores)
+            }
+        };
+        let scores = scores.map_err(named)?;
+        let of_baseline = sampled_at <= warmup;
+        let unscored = trainer.measure(&mut experiences, scores, of_baseline, done + 1).map_err(named)?;
         if unscored > 0 {
             hooks.warning(&format!("step {}: {unscored} responses have no score and are left out", done + 1));
         }
         let kl = mean(&experiences, Experience::kl);
         let score = mean(&experiences, |e| e.raw_score);
         let keep = |trainer: &PpoTrainer| Kept {
-            step: done,
+            step: sampled_at,
             kl,
             score,
-            parameters: trainer.policy.export_parameters(),
+            parameters: parameters.clone().unwrap_or_else(|| trainer.policy.export_parameters()),
         };
         if let Some(budget) = config.kl_budget {
             if kl > budget {
@@ -273,6 +299,7 @@ impl Progress {
             watch: config.watch.as_ref().map(Watch::new),
             within_budget: None,
             peak: None,
+            ahead: None,
         }
     }
 
@@ -286,6 +313,9 @@ impl Progress {
         snapshot.numbers("scores_and_kl".into(), vec![self.first_score, self.last_score, self.kl]);
         if let Some(watch) = &self.watch {
             snapshot.numbers("watch".into(), watch.to_numbers());
+        }
+        if let Some(rollout) = &self.ahead {
+            rollout.write_to(snapshot);
         }
         for (name, kept) in [("within_budget", &self.within_budget), ("peak", &self.peak)] {
             let Some(kept) = kept else { continue };
@@ -324,6 +354,7 @@ impl Progress {
         }
         self.within_budget = Kept::read_from("within_budget", checkpoint);
         self.peak = Kept::read_from("peak", checkpoint);
+        self.ahead = Rollout::read_from(checkpoint, config)?;
         self.done = checkpoint.step;
         Ok(())
     }
@@ -335,46 +366,6 @@ impl Kept {
         let parameters = checkpoint.take_tensors(&format!("{name}/"));
         Some(Self { step: step as u64, kl, score, parameters })
     }
-}
-
-/// Samples the responses of step `done` + 1 from the policy as it is.
-fn roll_out(
-    trainer: &PpoTrainer,
-    asked: &[&PromptIds],
-    sampling: &SamplingConfig,
-    done: u64,
-    total: u64,
-    hooks: &mut dyn Hooks,
-) -> Result<Vec<Experience>> {
-    let (config, run_seed) = (&trainer.config, trainer.run_seed);
-    let requests: Vec<GenerateRequest> = asked
-        .iter()
-        .enumerate()
-        .map(|(place, prompt)| GenerateRequest {
-            prompt_ids: prompt.ids.clone(),
-            n: config.samples_per_prompt,
-            seed: seed::derive(run_seed, "ppo/sample", done * config.prompts_per_step as u64 + place as u64),
-        })
-        .collect();
-    let mut sampler = trainer.policy.decoder.frozen();
-    sampler.merge_lora(); // one product a projection instead of three
-    let samples = generate(&sampler, &requests, sampling, &mut |progress| {
-        hooks.progress(
-            done,
-            total,
-            &format!("sampling {}/{}", progress.samples_done, progress.samples_total),
-        );
-    })?;
-    let mut experiences = Vec::with_capacity(asked.len() * config.samples_per_prompt);
-    for (group, (request, samples)) in requests.into_iter().zip(samples).enumerate() {
-        for sample in samples {
-            let (ids, ended) = (sample.ids, sample.finish == FinishReason::Stop);
-            let prompt_ids = request.prompt_ids.clone();
-            let experience = Experience::new(prompt_ids, ids, ended, config, sampling.max_new_tokens);
-            experiences.push(Experience { group, ..experience });
-        }
-    }
-    Ok(experiences)
 }
 
 /// Prompts of a step: an endless sequence of shuffled passes over all prompts, `count` a step.

@@ -129,8 +129,8 @@ impl PpoTrainer {
         Ok(Self { policy, reference, critic, kl, scores, config: config.clone(), run_seed })
     }
 
-    /// Fills in everything that [`update`](Self::update) needs but the scores, which `reward` gives. Responses that it cannot score
-    /// are taken out; returns how many.
+    /// Fills in everything that [`update`](Self::update) needs, given the raw scores. Responses without one are taken out; returns how
+    /// many. Log-probs that are there already stay.
     ///
     /// With `is_baseline` the scores are of the untouched policy, and set the normalisation.
     ///
@@ -139,12 +139,11 @@ impl PpoTrainer {
     pub fn measure(
         &mut self,
         experiences: &mut Vec<Experience>,
-        reward: &mut dyn RewardFn,
+        scores: Vec<Option<f64>>,
         is_baseline: bool,
         step: u64,
     ) -> Result<usize> {
         let sampled = experiences.len();
-        let scores = raw_scores(experiences, reward, step)?;
         for (experience, score) in experiences.iter_mut().zip(scores) {
             experience.raw_score = score.unwrap_or(f64::NAN);
         }
@@ -168,7 +167,10 @@ impl PpoTrainer {
                 experience.score -= self.config.missing_eos_penalty.unwrap_or(0.0);
             }
         }
-        measure_logprobs(experiences, &self.policy.decoder, &self.reference, self.config.temperature)?;
+        // Those of a rollout that was sampled ahead are of the policy that sampled it.
+        if experiences.iter().any(|experience| experience.old_logprobs.is_empty()) {
+            measure_logprobs(experiences, &self.policy.decoder, &self.reference, self.config.temperature)?;
+        }
         let critic = self.critic.as_ref().unwrap_or(&self.policy);
         if let Some(head) = &critic.head {
             measure_values(experiences, &critic.decoder, head);

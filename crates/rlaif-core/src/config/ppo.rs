@@ -253,6 +253,11 @@ pub struct PpoConfig {
     pub rewards: Vec<RewardSource>,
     /// The judges of `[[ppo.rewards]]`. Default: those of `[label]`.
     pub judges: Option<Vec<JudgeConfig>>,
+    /// Sample the next rollout while this one is scored, from the policy that has not learnt from it yet (asynchronous RLHF, Noukhovitch
+    /// et al. 2024): one step off-policy, and judges no longer hold sampling up. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    // what was tuned without it keeps its fingerprint
+    pub asynchronous: bool,
     /// Rollout-and-update iterations. Default 20.
     pub steps: usize,
     /// Prompts sampled an iteration. Default 8.
@@ -356,6 +361,7 @@ impl Default for PpoConfig {
             algorithm: Algorithm::Ppo,
             rewards: Vec::new(),
             judges: None,
+            asynchronous: false,
             steps: 20,
             prompts_per_step: 8,
             samples_per_prompt: 4,

@@ -105,6 +105,14 @@ fn reinforce_baseline() {
     reaches_the_optimum(&config(Algorithm::ReinforceBaseline));
 }
 
+/// One step off-policy.
+#[test]
+fn sampling_ahead() {
+    for algorithm in [Algorithm::Ppo, Algorithm::Grpo, Algorithm::OnlineDpo] {
+        reaches_the_optimum(&PpoConfig { asynchronous: true, ..config(algorithm) });
+    }
+}
+
 #[test]
 fn online_dpo() {
     reaches_the_optimum(&config(Algorithm::OnlineDpo));

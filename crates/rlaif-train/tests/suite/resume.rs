@@ -329,6 +329,29 @@ fn every_online_algorithm_resumes_exactly_with_and_without_a_watch() {
     }
 }
 
+/// What is sampled and not yet learnt comes back with the log-probs of the policy that sampled it, and that policy where it may be kept.
+#[test]
+fn sampling_ahead_resumes_exactly_and_is_another_training() {
+    let watch = || Some(WatchConfig { window: 2, max_drop: 0.5, judges: None });
+    for (algorithm, watch) in
+        [(Algorithm::Ppo, None), (Algorithm::Grpo, watch()), (Algorithm::OnlineDpo, watch())]
+    {
+        let config = |asynchronous| PpoConfig {
+            algorithm,
+            asynchronous,
+            watch: watch.clone(),
+            ..PpoConfig::default()
+        };
+        straight_equals_interrupted(&|dir, hooks| online(config(true), dir, hooks), 1);
+        straight_equals_interrupted(&|dir, hooks| online(config(true), dir, hooks), 2);
+        let weights = |asynchronous| {
+            let dir = tempfile::tempdir().unwrap();
+            online(config(asynchronous), dir.path(), &mut Silent).unwrap()
+        };
+        assert!(watch.is_some() || weights(true) != weights(false));
+    }
+}
+
 #[test]
 fn a_critic_on_the_policys_trunk_resumes_exactly() {
     let config = || PpoConfig { critic: CriticTrunk::Policy, ..PpoConfig::default() };
