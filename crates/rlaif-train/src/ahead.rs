@@ -105,7 +105,7 @@ pub(crate) fn while_sampling<T>(
             let temperature = sampler.config.temperature;
             measure_logprobs(&mut experiences, &sampler.policy, sampler.reference, temperature)?;
             tracing::debug!(step = done + 2, "sampled ahead");
-            Ok(Rollout { sampled_at: done, experiences, parameters: None })
+            Ok::<_, TrainError>(Rollout { sampled_at: done, experiences, parameters: None })
         });
         let scores = score();
         let rollout = sampling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

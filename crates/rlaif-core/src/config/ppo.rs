@@ -255,8 +255,6 @@ pub struct PpoConfig {
     pub judges: Option<Vec<JudgeConfig>>,
     /// Sample the next rollout while this one is scored, from the policy that has not learnt from it yet (asynchronous RLHF, Noukhovitch
     /// et al. 2024): one step off-policy, and judges no longer hold sampling up. Default false.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    // what was tuned without it keeps its fingerprint
     pub asynchronous: bool,
     /// Rollout-and-update iterations. Default 20.
     pub steps: usize,

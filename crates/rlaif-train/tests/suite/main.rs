@@ -1,6 +1,7 @@
 //! Tests of trainers: golden steps, known optima, exact resume. One binary, since each would hold the whole program once more.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+mod ahead;
 mod best_checkpoint;
 mod bfloat16;
 mod common;

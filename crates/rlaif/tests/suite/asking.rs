@@ -434,13 +434,24 @@ fn summary(lab: &Lab) -> Value {
 
 #[test]
 fn a_policy_is_tuned_on_ratings_that_are_bought_once_however_often_the_run_is_killed() {
+    ratings_are_bought_once("reinforce", "");
+}
+
+/// What is sampled ahead and not yet rated is in the checkpoint.
+#[test]
+fn sampling_ahead_of_the_judges_buys_nothing_twice_either() {
+    ratings_are_bought_once("rloo", "\nasynchronous = true");
+}
+
+fn ratings_are_bought_once(algorithm: &str, more: &str) {
+    let tuning = format!("algorithm = \"{algorithm}\"{more}");
     let endpoint = Endpoint::new(false);
     let rating = "protocol = \"rating\"";
-    let lab = tuned_by(&endpoint, rating, "algorithm = \"reinforce\"");
+    let lab = tuned_by(&endpoint, rating, &tuning);
     let started = std::time::Instant::now();
     let (_, stderr) = lab.done(&TUNE);
     let whole = started.elapsed();
-    assert!(stderr.contains("3 steps by `reinforce`") && stderr.contains("cost $"), "{stderr}");
+    assert!(stderr.contains(&format!("3 steps by `{algorithm}`")) && stderr.contains("cost $"), "{stderr}");
     let asked = endpoint.calls();
     assert!((10..=18 + 1).contains(&asked), "3 rollouts of 6 responses, each rated once: {asked}");
     assert!(summary(&lab)["cost_micro_usd"].as_i64().unwrap() > 0, "{}", summary(&lab));
@@ -453,7 +464,7 @@ fn a_policy_is_tuned_on_ratings_that_are_bought_once_however_often_the_run_is_ki
     let (least, most) = ((2.75 - 5.5) / 4.5, (8.5 - 5.5) / 4.5);
     assert!(rewards.iter().all(|mean| (least..=most).contains(mean)) && rewards.len() == 3, "{rewards:?}");
 
-    let killed = tuned_by(&endpoint, rating, "algorithm = \"reinforce\"");
+    let killed = tuned_by(&endpoint, rating, &tuning);
     let kills = killed.killed_until_done(&TUNE, whole, 10);
     assert!(kills >= 2, "only {kills} kills");
     assert!(killed.weights("ppo") == lab.weights("ppo"), "the policies differ after {kills} kills");
