@@ -67,6 +67,8 @@ pub enum Command {
     Logprobs(ModelArgs),
     /// Scores of a reward model: JSONL {"prompt", "response"} on stdin to {"reward"}
     Score(ModelArgs),
+    /// Read preferences that others published (hh-rlhf, UltraFeedback, Argilla, TRL) and write them as `reward.data` has them
+    Import(ImportArgs),
     /// Write preferences or responses of a run as JSONL, or a trained model for transformers, PEFT or llama.cpp
     Export(ExportArgs),
 }
@@ -284,6 +286,36 @@ pub struct ModelArgs {
     /// Where tensors live
     #[arg(long, default_value = "cpu")]
     pub device: String,
+}
+
+/// `rlaif import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// Files of one JSON object a line, or of one array of them
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// What a row looks like; each row tells by its fields if not given
+    #[arg(long)]
+    pub shape: Option<ImportShape>,
+    /// Who labelled them, for accuracy by source
+    #[arg(long, default_value = "human", value_name = "NAME")]
+    pub source: String,
+    /// Where to; stdout if not given
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// Shapes of preferences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportShape {
+    /// `prompt`, `chosen`, `rejected`; texts or messages, the prompt also within them
+    Trl,
+    /// Two transcripts of `Human:` and `Assistant:`
+    Hh,
+    /// `instruction` and scored `completions`
+    Ultrafeedback,
+    /// Argilla's records with rankings
+    Argilla,
 }
 
 /// `rlaif export`.

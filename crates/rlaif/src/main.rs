@@ -96,6 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Parse => commands::parse::run(),
         Command::Logprobs(args) => commands::logprobs::run(&args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
     }
 }

@@ -4,6 +4,9 @@
 //! and the reason, and the rows after it are read all the same. Files are written whole or not at all.
 
 mod demonstrations;
+mod import;
+#[cfg(test)]
+mod import_tests;
 mod lines;
 mod preferences;
 mod prompts;
@@ -11,6 +14,7 @@ mod responses;
 mod write;
 
 pub use demonstrations::{read_demonstrations, read_demonstrations_from};
+pub use import::{Shape, import_preferences, import_preferences_from};
 pub use lines::{BadRow, MAX_LINE_BYTES, next_line};
 pub use preferences::{
     PreferenceData, ProbePair, preference_line, preference_lines, read_preference_data,

@@ -187,7 +187,10 @@ fn number(row: &Map<String, Value>, field: &str) -> std::result::Result<Option<f
 }
 
 /// A preference with p anywhere in [0, 1].
-fn any_preference(line: u64, row: &Map<String, Value>) -> std::result::Result<PreferenceRow, String> {
+pub(super) fn any_preference(
+    line: u64,
+    row: &Map<String, Value>,
+) -> std::result::Result<PreferenceRow, String> {
     let prompt = prompt_text(row)?;
     let (chosen, rejected) = (answer(row, "chosen")?, answer(row, "rejected")?);
     if chosen == rejected {

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod config;
 pub mod export;
 pub mod export_model;
+pub mod import;
 pub mod iterate;
 pub mod logprobs;
 pub mod parse;

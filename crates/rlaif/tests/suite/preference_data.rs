@@ -50,6 +50,26 @@ fn a_file_is_trained_on_beside_the_runs_own_preferences() {
     assert_eq!(manifest(&lab)["stages"]["reward"]["numbers"]["train_pairs"], own + 16);
 }
 
+/// What hh-rlhf publishes is one command away from a reward model; a row that is none is told, and costs nothing but itself.
+#[test]
+fn published_preferences_are_imported_and_learnt() {
+    let lab = Lab::new();
+    let row = |asked: u32, rejected: u32| {
+        let side = |answer: &str| format!("\n\nHuman: Ask {asked}\n\nAssistant: {answer}");
+        format!("{}\n", json!({"chosen": side("Yes, gladly"), "rejected": side(&format!("No {rejected}"))}))
+    };
+    let rows: String = (0..16).map(|i| row(i / 2, i)).collect();
+    lab.write("hh.jsonl", &(rows + "{\"chosen\": \"x\"}\n"));
+    let (_, told) = lab.ends_with(1, &["import", "hh.jsonl", "--source", "hh", "-o", "prefs.jsonl"]);
+    assert!(
+        told.contains("hh.jsonl:17: no known shape")
+            && told.contains("16 preferences of `hh`, 1 rows left out"),
+        "{told}"
+    );
+    lab.done(&["run", "rlaif.toml", "--set", "run.stages=reward,report", "--set", "reward.data=prefs.jsonl"]);
+    assert_eq!(manifest(&lab)["stages"]["reward"]["numbers"]["train_pairs"], 12);
+}
+
 /// Heads beside a model that transformers loads, scores with their spread, and what came of the tricks.
 #[test]
 fn several_heads_score_with_their_uncertainty() {
