@@ -1,5 +1,5 @@
 //! KTO, Ethayarajh et al. 2024 (<https://arxiv.org/abs/2402.01306>), on single responses that are desirable or not, and its relative
-//! without a reference point ([`loss::kto`](crate::loss::kto)).
+//! without a reference point ([`loss::kto`](mod@crate::loss::kto)).
 //!
 //! Differs from the paper and from TRL's `KTOTrainer` in:
 //! * a response may be desirable with a probability p: its loss is p times that of a desirable one plus 1 − p times that of an

@@ -5,7 +5,7 @@
 //!    ▲                   └─ the watch: a score that nothing maximises      │
 //!    └─────────────────────── until the steps are done ◀───────────────────┘
 //! ```
-//! With `asynchronous` the next rollout is sampled while this one is scored ([`ahead`](crate::ahead)).
+//! With `asynchronous` the next rollout is sampled while this one is scored (`ahead.rs`).
 //! A `kl_budget` and a [`Watch`] end it earlier, and put back the last policy within the budget, or the one at the watch's peak.
 
 use std::borrow::Cow;
