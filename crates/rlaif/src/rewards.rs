@@ -123,23 +123,29 @@ impl<'a, 'run> Rewards<'a, 'run> {
                 Source::Judges(judges) => {
                     judged(&mut self.context.borrow_mut(), judges, &set, &self.prompts, &responses)?
                 }
-                rule => {
-                    let reference =
-                        |response: &Response| self.prompts.get(&response.prompt_id)?.reference.as_deref();
-                    responses.iter().map(|r| Some(rule.by_rule(r, reference(r)))).collect()
-                }
+                rule => rule.by_rule(&responses, &self.prompts),
             };
-            for (sum, score) in sum.iter_mut().zip(scores) {
-                *sum = sum.zip(score).map(|(sum, score): (f64, f64)| sum + weight * score);
-            }
+            add(&mut sum, *weight, scores);
         }
         Ok(sum)
     }
 }
 
+/// Adds a part with its weight; what one part cannot score has no score.
+pub fn add(sum: &mut [Option<f64>], weight: f64, scores: Vec<Option<f64>>) {
+    for (sum, score) in sum.iter_mut().zip(scores) {
+        *sum = sum.zip(score).map(|(sum, score)| sum + weight * score);
+    }
+}
+
 impl Source {
-    /// What a rule gives a response to a prompt with this reference.
-    pub fn by_rule(&self, response: &Response, reference: Option<&str>) -> f64 {
+    /// What a rule gives responses to these prompts, which are by id.
+    pub fn by_rule(&self, responses: &[Response], prompts: &HashMap<String, Prompt>) -> Vec<Option<f64>> {
+        let reference = |response: &Response| prompts.get(&response.prompt_id)?.reference.as_deref();
+        responses.iter().map(|response| Some(self.of_response(response, reference(response)))).collect()
+    }
+
+    fn of_response(&self, response: &Response, reference: Option<&str>) -> f64 {
         let text = response.text.as_str();
         match self {
             Self::Regex(pattern) => f64::from(pattern.is_match(text)),
@@ -330,21 +336,15 @@ fn judged(
     prompts: &HashMap<String, Prompt>,
     responses: &[Response],
 ) -> Result<Vec<Option<f64>>> {
-    let label = LabelConfig {
-        keep_ties: true,
-        keep_inconsistent: true,
-        aggregation: Aggregation::Mean,
-        ..context.config.label.clone()
-    };
-    context.wait(context.store.put_prompts(&context.prompts.with_splits()))?;
-    context.wait(context.store.put_responses(set, responses))?;
+    let label = as_said(&context.config.label);
+    let pairs = ring(set, responses);
+    keep(context, set, responses, &pairs)?;
     let work = Assignment {
-        pairs: ring(set, responses),
+        pairs,
         prompts: Cow::Borrowed(prompts),
         responses: Cow::Owned(responses.iter().map(|r| (r.id.clone(), r.clone())).collect()),
         ..Assignment::empty("ppo", set, judges, &label)
     };
-    context.wait(context.store.put_pairs(set, &work.pairs))?;
     if judges.iter().any(|judge| judge.protocol == Protocol::Pairwise) {
         let preferences = judging::judge(context, &work)?.preferences;
         let mut won: HashMap<&str, Vec<f64>> = HashMap::new();
@@ -357,6 +357,25 @@ fn judged(
         return Ok(responses.iter().map(|response| won.get(response.id.as_str()).map(mean)).collect());
     }
     judging::ask(context, &work)?;
+    let scores = mean_scores(context, judges)?;
+    Ok(responses.iter().map(|response| scores.get(&response.id).copied()).collect())
+}
+
+/// Labels in which every verdict counts as it was given, the mean over all.
+pub fn as_said(label: &LabelConfig) -> LabelConfig {
+    LabelConfig { keep_ties: true, keep_inconsistent: true, aggregation: Aggregation::Mean, ..label.clone() }
+}
+
+/// Puts what judges are to see in the ledger, under the name of a set.
+pub fn keep(context: &Context, set: &str, responses: &[Response], pairs: &[Pair]) -> Result<()> {
+    context.wait(context.store.put_prompts(&context.prompts.with_splits()))?;
+    context.wait(context.store.put_responses(set, responses))?;
+    context.wait(context.store.put_pairs(set, pairs))?;
+    Ok(())
+}
+
+/// The mean of what judges gave a response, by their weights; by its id.
+pub fn mean_scores(context: &Context, judges: &[JudgeConfig]) -> Result<HashMap<String, f64>> {
     let mut weighted: HashMap<String, (f64, f64)> = HashMap::new();
     for judge in judges {
         for (response, score) in judging::scores(context, judge)? {
@@ -365,8 +384,7 @@ fn judged(
             *weights += judge.weight;
         }
     }
-    let score = |response: &Response| weighted.get(&response.id).map(|(sum, weights)| sum / weights);
-    Ok(responses.iter().map(score).collect())
+    Ok(weighted.into_iter().map(|(response, (sum, weights))| (response, sum / weights)).collect())
 }
 
 /// Each response with the next one of its prompt, the last with the first; two make one pair, and one alone none.

@@ -28,6 +28,22 @@ pub struct Sampling<'a> {
     pub config: SamplingConfig,
 }
 
+/// As a policy is sampled in its training: what is trained is the whole distribution. `generate.max_new_tokens` where none are given.
+pub fn whole_distribution(
+    context: &Context,
+    temperature: f64,
+    max_new_tokens: Option<usize>,
+) -> SamplingConfig {
+    SamplingConfig {
+        temperature,
+        top_p: 1.0,
+        top_k: 0,
+        max_new_tokens: max_new_tokens.unwrap_or(context.config.generate.max_new_tokens),
+        stop_ids: context.tokenizer().eos_ids().to_vec(),
+        batch_size: context.config.generate.batch_size,
+    }
+}
+
 /// Samples what the store does not have yet. A unit is one batch of prompts, committed whole.
 ///
 /// # Errors

@@ -9,11 +9,10 @@ use crate::judging::{self, Assignment, templates};
 use crate::pipeline::{asking_recipe, judges_recipe};
 use crate::report::data::{Estimate, WatchSummary};
 use crate::rewards::{self, Source};
+use crate::sampling::whole_distribution;
 use anyhow::{Context as _, Result};
 use rand::seq::SliceRandom;
-use rlaif_core::config::{
-    Aggregation, JudgeConfig, LabelConfig, PolicyWatchConfig, Protocol, RewardKind, RewardSource, Stage,
-};
+use rlaif_core::config::{JudgeConfig, PolicyWatchConfig, Protocol, RewardKind, RewardSource, Stage};
 use rlaif_core::records::{FinishReason, Pair, Prompt, Response};
 use rlaif_core::seed;
 use rlaif_core::stats::paired::paired_difference;
@@ -76,14 +75,7 @@ impl<'run> Watching<'run> {
         drawn.shuffle(&mut seed::stream(context.config.run.seed, &purpose, 0));
         drawn.truncate(watch.prompts);
         drawn.sort_unstable();
-        let sampling = SamplingConfig {
-            temperature: watch.temperature,
-            top_p: 1.0, // what is trained is the whole distribution
-            top_k: 0,
-            max_new_tokens: watch.max_new_tokens.unwrap_or(context.config.generate.max_new_tokens),
-            stop_ids: context.tokenizer().eos_ids().to_vec(),
-            batch_size: context.config.generate.batch_size,
-        };
+        let sampling = whole_distribution(context, watch.temperature, watch.max_new_tokens);
         let prompts = drawn.into_iter().map(|place| prompts[place].clone()).collect();
         Ok(Some(Self { context, stage, sources, prompts, sampling, failure: None }))
     }
@@ -112,17 +104,11 @@ impl<'run> Watching<'run> {
             self.context.prompts.train.iter().map(|prompt| (prompt.id.clone(), prompt.clone())).collect();
         let mut sum = vec![Some(0.0); said.len()];
         for (weight, source) in &self.sources {
-            let scores: Vec<Option<f64>> = match source {
+            let scores = match source {
                 Source::Judges(judges) => judged(self.context, self.stage, judges, &prompts, &said, &first)?,
-                rule => {
-                    let reference =
-                        |response: &Response| prompts.get(&response.prompt_id)?.reference.as_deref();
-                    said.iter().map(|response| Some(rule.by_rule(response, reference(response)))).collect()
-                }
+                rule => rule.by_rule(&said, &prompts),
             };
-            for (sum, score) in sum.iter_mut().zip(scores) {
-                *sum = sum.zip(score).map(|(sum, score)| sum + weight * score);
-            }
+            rewards::add(&mut sum, *weight, scores);
         }
         Ok(sum)
     }
@@ -180,12 +166,7 @@ fn judged(
     said: &[Response],
     first: &[Response],
 ) -> Result<Vec<Option<f64>>> {
-    let label = LabelConfig {
-        keep_ties: true,
-        keep_inconsistent: true,
-        aggregation: Aggregation::Mean,
-        ..context.config.label.clone()
-    };
+    let label = rewards::as_said(&context.config.label);
     let set = set_of(stage);
     let compares = judges.iter().any(|judge| judge.protocol == Protocol::Pairwise);
     let mut responses: BTreeMap<String, Response> =
@@ -210,15 +191,14 @@ fn judged(
         pairs.insert(pair.id.clone(), pair);
     }
     let stored: Vec<Response> = responses.values().cloned().collect();
-    context.wait(context.store.put_prompts(&context.prompts.with_splits()))?;
-    context.wait(context.store.put_responses(&set, &stored))?;
+    let pairs: Vec<Pair> = pairs.into_values().collect();
+    rewards::keep(context, &set, &stored, &pairs)?;
     let work = Assignment {
-        pairs: pairs.into_values().collect(),
+        pairs,
         prompts: Cow::Borrowed(prompts),
         responses: Cow::Owned(responses.into_iter().collect()),
         ..Assignment::empty(stage.name(), &set, judges, &label)
     };
-    context.wait(context.store.put_pairs(&set, &work.pairs))?;
     if compares {
         let preferences = judging::judge(context, &work)?.preferences;
         let won: HashMap<&str, Option<f64>> =
@@ -230,18 +210,8 @@ fn judged(
         return Ok(said.iter().zip(first).map(p).collect());
     }
     judging::ask(context, &work)?;
-    let mut scores: Vec<BTreeMap<String, f64>> = Vec::new();
-    for judge in judges {
-        scores.push(judging::scores(context, judge)?);
-    }
-    let mean = |response: &Response| {
-        let known =
-            judges.iter().zip(&scores).filter_map(|(j, scores)| Some((j.weight, scores.get(&response.id)?)));
-        let (sum, weights) =
-            known.fold((0.0, 0.0), |(sum, weights), (w, score)| (sum + w * score, weights + w));
-        (weights > 0.0).then(|| sum / weights)
-    };
-    Ok(said.iter().map(mean).collect())
+    let scores = rewards::mean_scores(context, judges)?;
+    Ok(said.iter().map(|response| scores.get(&response.id).copied()).collect())
 }
 
 fn pair(set: &str, a: &Response, b: &Response) -> Pair {

@@ -9,10 +9,11 @@ use crate::local_judge::TOKENS_A_BATCH;
 use crate::manifest::StageOutcome;
 use crate::report::data::PpoSummary;
 use crate::rewards::{Rewards, reads_reward_model};
+use crate::sampling::whole_distribution;
 use crate::training::{StageHooks, finished, save_adapter, saved_dtype};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Algorithm, EnsembleReward, PpoConfig, RewardKind, Stage};
-use rlaif_model::{Decoder, SamplingConfig, ScalarHead, save_causal_lm, save_reward_model};
+use rlaif_model::{Decoder, ScalarHead, save_causal_lm, save_reward_model};
 use rlaif_train::{
     PpoReport, PromptIds, RewardFn, Scorer, Tuning, load_members, load_reward_heads, load_reward_model,
     train_ppo,
@@ -47,14 +48,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         .iter()
         .map(|prompt| Ok(PromptIds { id: prompt.id.clone(), ids: context.prompt_ids(prompt)? }))
         .collect::<Result<Vec<_>>>()?;
-    let sampling = SamplingConfig {
-        temperature: config.temperature,
-        top_p: 1.0, // what is trained is the whole distribution
-        top_k: 0,
-        max_new_tokens: config.max_new_tokens.unwrap_or(context.config.generate.max_new_tokens),
-        stop_ids: context.tokenizer().eos_ids().to_vec(),
-        batch_size: context.config.generate.batch_size,
-    };
+    let sampling = whole_distribution(context, config.temperature, config.max_new_tokens);
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("ppo");
     let mut hooks = StageHooks::new(context, "ppo", "steps");
