@@ -10,12 +10,12 @@
 use super::lines::{for_each_object, kind};
 use super::preferences::any_preference;
 use super::prompts::{messages, present, text};
-use super::{BadRow, Rows, prompt_id};
+use super::{BadRow, Rows, prompt_id, read_file};
 use crate::{Result, StoreError};
 use rlaif_core::records::{Message, PreferenceRow, PromptText};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::BufRead;
 use std::path::Path;
 
 /// How a file of preferences is written.
@@ -39,22 +39,23 @@ type RowResult<T> = std::result::Result<T, String>;
 /// # Errors
 /// If the file cannot be read, is compressed or Parquet, or holds no usable row.
 pub fn import_preferences(path: &Path, shape: Option<Shape>) -> Result<Rows<PreferenceRow>> {
-    let reading = |error| StoreError::from_io(path, "reading", error);
-    let no_rows = |why: &str| StoreError::NoRows { path: path.to_path_buf(), why: why.into() };
-    let mut file = std::fs::File::open(path).map_err(|error| StoreError::from_io(path, "opening", error))?;
-    let mut start = [0; 4];
-    let length = file.read(&mut start).map_err(reading)?;
-    file.rewind().map_err(reading)?;
-    match &start[..length] {
-        b"PAR1" => return Err(no_rows("it is a Parquet file; write it as JSONL first (`Dataset.to_json`)")),
-        [0x1f, 0x8b, ..] => return Err(no_rows("it is compressed; `gunzip` it first")),
-        _ => {}
-    }
-    let rows = import_preferences_from(BufReader::new(file), shape).map_err(reading)?;
-    match (rows.good.is_empty(), rows.bad.first()) {
-        (false, _) => Ok(rows),
-        (true, None) => Err(no_rows("the file is empty")),
-        (true, Some(bad)) => Err(no_rows(&format!("row {}: {}", bad.line, bad.reason))),
+    let mut other_format = None;
+    let rows = read_file(path, |mut reader| {
+        other_format = match reader.fill_buf()? {
+            [b'P', b'A', b'R', b'1', ..] => {
+                Some("it is a Parquet file; write it as JSONL first (`Dataset.to_json`)")
+            }
+            [0x1f, 0x8b, ..] => Some("it is compressed; `gunzip` it first"),
+            _ => None,
+        };
+        match other_format {
+            Some(_) => Ok(Rows { good: Vec::new(), bad: Vec::new() }),
+            None => import_preferences_from(reader, shape),
+        }
+    });
+    match other_format {
+        Some(why) => Err(StoreError::NoRows { path: path.to_path_buf(), why: why.into() }),
+        None => rows,
     }
 }
 

@@ -5,8 +5,8 @@ use crate::cli::{ConfigArgs, ExportArgs, ExportWhat};
 use crate::context::load_config;
 use crate::error::{DONE, UserError};
 use crate::people;
-use crate::run_folder::{RunFolder, write_whole};
-use anyhow::{Context, Result};
+use crate::run_folder::RunFolder;
+use anyhow::Result;
 use rlaif_core::Config;
 use rlaif_core::people::HumanChoice;
 use rlaif_core::records::PreferenceRow;
@@ -15,7 +15,6 @@ use rlaif_store::jsonl::preference_lines;
 use rlaif_store::store::{BASELINE, DPO, HumanVerdict, PPO, ReviewPair, TRAIN_PAIRS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
 /// Reads a run, also while another process writes it, and changes nothing in it.
 pub fn run(args: &ExportArgs) -> Result<u8> {
@@ -49,10 +48,7 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
             .into());
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    match &args.output {
-        None => super::print(&text)?,
-        Some(path) => write(path, text.as_bytes())?,
-    }
+    super::write_out(args.output.as_deref(), &text)?;
     Ok(DONE)
 }
 
@@ -124,14 +120,4 @@ async fn human_verdicts(store: &Store) -> Result<Vec<Value>> {
         }))
     };
     Ok(store.human_verdicts().await?.into_iter().filter_map(line).collect())
-}
-
-/// Whole or not at all where the path is a file; straight through where it is a pipe or a device, which must not be replaced.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    match path.metadata() {
-        Ok(metadata) if !metadata.is_file() => {
-            std::fs::write(path, bytes).with_context(|| format!("writing `{}`", path.display()))
-        }
-        _ => write_whole(path, bytes),
-    }
 }

@@ -3,7 +3,6 @@
 use crate::cli::{ImportArgs, ImportShape};
 use crate::error::{DONE, FAILED};
 use crate::progress::say;
-use crate::run_folder::write_whole;
 use anyhow::{Context, Result};
 use rlaif_core::records::PromptText;
 use rlaif_store::jsonl::{Shape, import_preferences, preference_line};
@@ -42,10 +41,7 @@ pub fn run(args: &ImportArgs) -> Result<u8> {
         }
         text.push_str(&format!("{line}\n"));
     }
-    match &args.output {
-        None => super::print(&text)?,
-        Some(path) => write_whole(path, text.as_bytes())?,
-    }
+    super::write_out(args.output.as_deref(), &text)?;
     say(&format!("{} preferences of `{}`, {left_out} rows left out", rows.len(), args.source));
     Ok(if left_out > 0 { FAILED } else { DONE })
 }

@@ -17,10 +17,12 @@ pub mod score;
 pub mod stage;
 
 use crate::error::UserError;
+use crate::run_folder::write_whole;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, Write};
+use std::path::Path;
 
 /// Writes a whole text to stdout. Whoever reads may have seen enough, as `head` does: that is no error.
 ///
@@ -31,6 +33,21 @@ pub fn print(text: &str) -> Result<()> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing stdout"),
+    }
+}
+
+/// Writes a whole text to a file, or to stdout if there is none: whole or not at all where the path is a file; straight through where it
+/// is a pipe or a device, which must not be replaced.
+///
+/// # Errors
+/// If it cannot be written.
+fn write_out(path: Option<&Path>, text: &str) -> Result<()> {
+    match path {
+        None => print(text),
+        Some(path) if path.metadata().is_ok_and(|found| !found.is_file()) => {
+            std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))
+        }
+        Some(path) => write_whole(path, text.as_bytes()),
     }
 }
 
