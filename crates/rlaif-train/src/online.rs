@@ -149,8 +149,11 @@ pub fn train_ppo(
     let rollouts = if measures_last { total + 1 } else { total };
     while progress.done < rollouts {
         let done = progress.done;
-        let asked = prompts_of_rollout(prompts.len(), config.prompts_per_step, done, run_seed);
-        let asked: Vec<&PromptIds> = asked.into_iter().map(|prompt| &prompts[prompt]).collect();
+        let asked_at = |step: u64| -> Vec<&PromptIds> {
+            let places = prompts_of_rollout(prompts.len(), config.prompts_per_step, step, run_seed);
+            places.into_iter().map(|place| &prompts[place]).collect()
+        };
+        let asked = asked_at(done);
         let Rollout { sampled_at, mut experiences, parameters } = match progress.ahead.take() {
             Some(rollout) => rollout,
             None => {
@@ -162,20 +165,16 @@ pub fn train_ppo(
         hooks.progress(done, total, "scoring");
         let named = |error: TrainError| error.on_rows(asked.iter().map(|prompt| prompt.id.as_str()));
         // The last rollout, if it only measures, is of the final policy.
-        let scores = match config.asynchronous && done + 1 < total {
-            false => raw_scores(&experiences, reward, done + 1),
-            true => {
-                let next = prompts_of_rollout(prompts.len(), config.prompts_per_step, done + 1, run_seed);
-                let next: Vec<&PromptIds> = next.into_iter().map(|prompt| &prompts[prompt]).collect();
-                let sampler = Sampler::of(&trainer, &sampling);
-                let (scores, rollout) =
-                    while_sampling(&sampler, &next, done, || raw_scores(&experiences, reward, done + 1))?;
-                let parameters = measures_last.then(|| trainer.policy.export_parameters());
-                progress.ahead = Some(Rollout { parameters, ..rollout });
-                Ok(scores)
-            }
+        let mut score = || raw_scores(&experiences, reward, done + 1).map_err(named);
+        let scores = if config.asynchronous && done + 1 < total {
+            let sampler = Sampler::of(&trainer, &sampling);
+            let (scores, rollout) = while_sampling(&sampler, &asked_at(done + 1), done, score)?;
+            let parameters = measures_last.then(|| trainer.policy.export_parameters());
+            progress.ahead = Some(Rollout { parameters, ..rollout });
+            scores
+        } else {
+            score()?
         };
-        let scores = scores.map_err(named)?;
         let of_baseline = sampled_at <= warmup;
         let unscored = trainer.measure(&mut experiences, scores, of_baseline, done + 1).map_err(named)?;
         if unscored > 0 {
