@@ -157,11 +157,11 @@ fn percentile(sorted: &[f64], q: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::stats::golden::*;
 
-    fn close(got: Interval, want: (f64, f64, f64)) {
+    pub fn close(got: Interval, want: (f64, f64, f64)) {
         let errors = [got.estimate - want.0, got.low - want.1, got.high - want.2];
         assert!(errors.iter().all(|error| error.abs() < 1e-9), "{got:?} {want:?}");
     }

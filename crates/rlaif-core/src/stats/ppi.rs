@@ -89,11 +89,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 mod tests {
     use super::*;
     use crate::stats::golden_audit::*;
-
-    fn close(got: Interval, want: (f64, f64, f64)) {
-        let errors = [got.estimate - want.0, got.low - want.1, got.high - want.2];
-        assert!(errors.iter().all(|error| error.abs() < 1e-9), "{got:?} {want:?}");
-    }
+    use crate::stats::interval::tests::close;
 
     #[test]
     fn matches_ppi_python() {
