@@ -10,6 +10,7 @@
 //! | [`seed`] | random streams derived from (run seed, purpose, index) |
 //! | [`pair_choice`] | which pairs are worth a judge's time |
 //! | [`people`] | what people say of pairs, and what it comes to |
+//! | [`audit`] | what an audit measured, and whether it is within bounds |
 //! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
@@ -17,6 +18,7 @@
 //!
 //! This crate knows no files, no network, no async runtime and no tensors.
 
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod failpoint;

@@ -47,7 +47,7 @@ pub enum Command {
     Review(ReviewArgs),
     /// Say what each stage would do and why; computes and sends nothing
     Plan(PlanArgs),
-    /// Try the judges: how often known-bad responses fool them
+    /// Measure how far the judges, and what they made, can be trusted, and hold it against `audit.bounds`
     Audit(AuditArgs),
     /// Batches: files of requests for whoever submits them by hand, such as `vllm run-batch`, and what is out
     Batch {
@@ -194,13 +194,16 @@ pub struct AuditArgs {
     /// Show every judge known-bad responses against honest ones, in both orders
     #[arg(long)]
     pub robustness: bool,
-    /// Only this family; may be repeated
+    /// Fail also where there is too little data to show that a bound is kept
+    #[arg(long)]
+    pub strict: bool,
+    /// Of `--robustness` only this family; may be repeated
     #[arg(long, value_name = "FAMILY")]
     pub family: Vec<String>,
     /// Responses of each family, at most 300; default `audit.per_family`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..).map(|n| n as usize))]
     pub per_family: Option<usize>,
-    /// Print the rows as JSON on stdout
+    /// Print what was measured as JSON on stdout
     #[arg(long)]
     pub json: bool,
 }

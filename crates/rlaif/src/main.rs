@@ -17,6 +17,7 @@
 //! | [`report`] | `report.html` |
 
 mod allocator;
+mod audit;
 mod cli;
 mod commands;
 mod context;

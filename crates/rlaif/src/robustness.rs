@@ -3,17 +3,20 @@
 //! Both are judged as everything is, as sets of pairs of their own in the ledger, so that they are resumed and never paid for
 //! twice; neither becomes a preference. Response a is the bad one, and every judge with an order sees both.
 
+pub mod audit;
+
 use crate::context::Context;
 use crate::error::UserError;
 use crate::judging::templates;
 use crate::judging::{self, Assignment};
 use crate::pipeline::{asking_recipe, judges_recipe};
 use anyhow::Result;
+use rlaif_core::audit::{Bound, Measurement, Outcome};
 use rlaif_core::config::{JudgeConfig, LabelConfig};
 use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response, Split};
+use rlaif_core::stats::Interval;
 use rlaif_judge::defence::attacks::{self, Probe};
 use rlaif_judge::defence::{Finding, Tally};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The sets of an audit's pairs begin so.
@@ -44,28 +47,6 @@ pub fn set_name(
 pub struct Trial<'a> {
     work: Assignment<'a>,
     family: HashMap<String, &'static str>,
-}
-
-/// What one judge made of one family.
-#[derive(Debug, Clone, Serialize)]
-pub struct FamilyRow {
-    /// The judge's name.
-    pub judge: String,
-    /// The family's name.
-    pub family: &'static str,
-    /// Outcomes, one a probe.
-    #[serde(flatten)]
-    pub tally: Tally,
-    /// Probes with a verdict.
-    pub n: usize,
-    /// Share of wins.
-    pub win_rate: f64,
-    /// Lower end of its 95 % interval (Wilson).
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-    /// What that shows.
-    pub finding: Finding,
 }
 
 /// How a trial is judged: both orders, no rules and no ties by margin. What is tried is the judge, not what shields it.
@@ -180,30 +161,36 @@ impl<'a> Trial<'a> {
         Ok(tallies)
     }
 
-    /// The outcomes of every judge by family, in the order of the families.
+    /// The outcomes of every judge by family, in the order of the families, held against what is allowed: by the one-sided bound of
+    /// [`Tally::finding`], since a rate near 0 is at stake.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn rows(&self, context: &Context, max_bad_win_rate: f64) -> Result<Vec<FamilyRow>> {
-        let mut rows = Vec::new();
+    fn measurements(&self, context: &Context, max_bad_win_rate: f64) -> Result<Vec<Measurement>> {
+        let mut measurements = Vec::new();
         for judge in self.work.judges {
             let tallies = self.tallies(context, &judge.name)?;
             for family in attacks::families() {
                 let Some(tally) = tallies.get(family) else { continue };
+                let subject = format!("judge `{}`, family `{family}`", judge.name);
                 let share = tally.win_rate();
-                rows.push(FamilyRow {
-                    judge: judge.name.clone(),
-                    family,
-                    tally: *tally,
-                    n: tally.n(),
-                    win_rate: share.share,
-                    low: share.low,
-                    high: share.high,
-                    finding: tally.finding(max_bad_win_rate),
+                let interval = Interval { estimate: share.share, low: share.low, high: share.high };
+                let Tally { wins, losses, ties, missing } = *tally;
+                measurements.push(Measurement {
+                    bound: Some(Bound { min: None, max: Some(max_bad_win_rate) }),
+                    outcome: match tally.finding(max_bad_win_rate) {
+                        Finding::Pass => Outcome::Pass,
+                        Finding::Fail => Outcome::Fail,
+                        Finding::TooFew => Outcome::Unclear,
+                    },
+                    note: Some(format!(
+                        "{wins} won, {losses} lost, {ties} ties, {missing} without a verdict"
+                    )),
+                    ..Measurement::of(subject, "bad_win_rate", interval, tally.n() as u64)
                 });
             }
         }
-        Ok(rows)
+        Ok(measurements)
     }
 }
 

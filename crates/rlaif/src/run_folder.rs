@@ -119,6 +119,11 @@ impl RunFolder {
         self.root.join("evaluation.json")
     }
 
+    /// What `rlaif audit` measured.
+    pub fn audit(&self) -> PathBuf {
+        self.root.join("audit.json")
+    }
+
     /// What the rounds of `rlaif iterate` came to; in the first round's folder.
     pub fn drift(&self) -> PathBuf {
         self.root.join("drift.json")

@@ -1,6 +1,7 @@
 //! The configs that together are the schema: one with every optional key given, and those with none.
 
 use super::*;
+use crate::audit::Bound;
 use crate::records::Choice;
 
 /// In a table of the example: its keys are the user's to choose, and each value is like this one's.
@@ -121,6 +122,7 @@ pub(super) fn full_example() -> Config {
     };
     config.prices.insert(ANY_KEY.into(), price);
     config.evaluate.judges = Some(config.label.judges.clone());
+    config.audit.bounds.insert(ANY_KEY.into(), Bound { min: Some(0.5), max: Some(0.5) });
     config
 }
 

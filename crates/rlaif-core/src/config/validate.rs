@@ -7,6 +7,7 @@ use super::{
     KlPlace, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, RewardSource,
     Stage, StructuredOutput,
 };
+use crate::audit;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -242,6 +243,7 @@ impl Config {
         check.share("label.tripwire_max_win_rate", label.tripwire_max_win_rate, Ends::Both);
         check.at_least("audit.per_family", self.audit.per_family, 1);
         check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
+        self.check_bounds(check);
         check.at_least("label.vote_smoothing", label.vote_smoothing, 0.0);
         self.check_panel(check);
         if let Some(max_usd) = label.max_usd {
@@ -309,6 +311,29 @@ impl Config {
                 if let Some(dollars) = dollars {
                     check.at_least(&key(name), dollars, 0.0);
                 }
+            }
+        }
+    }
+
+    fn check_bounds(&self, check: &mut Checks) {
+        for (name, bound) in &self.audit.bounds {
+            let key = format!("audit.bounds.{name}");
+            if audit::measure(name).is_none() {
+                let known: Vec<&str> = audit::MEASURES.iter().map(|(name, ..)| *name).collect();
+                check.add(&key, format!("is no measure of an audit; there are {}", known.join(", ")));
+            }
+            if name == "bad_win_rate" {
+                check.add(&key, "is what `audit.max_bad_win_rate` says".into());
+            }
+            match (bound.min, bound.max) {
+                (None, None) => check.add(&key, "must have `min` or `max`".into()),
+                (Some(min), Some(max)) if min > max => {
+                    check.add(&key, format!("allows nothing: min {min} is above max {max}"));
+                }
+                (min, max) if min.into_iter().chain(max).any(|end| !end.is_finite()) => {
+                    check.add(&key, "must be finite".into());
+                }
+                _ => {}
             }
         }
     }

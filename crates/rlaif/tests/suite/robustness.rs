@@ -155,6 +155,12 @@ fn an_honest_judge_goes_on_and_its_tripwires_are_told() {
     assert!(manifest.to_string().contains("\"tripwires\":{\"fake\":{\"wins\":0"), "{manifest}");
 }
 
+/// What `rlaif audit --robustness --json` measured.
+fn measurements(audit: &[u8]) -> Vec<Value> {
+    let audit: Value = serde_json::from_slice(audit).unwrap_or_else(|error| panic!("{error}"));
+    audit["parts"]["robustness"]["measurements"].as_array().unwrap().clone()
+}
+
 #[test]
 fn an_audit_tells_the_fooled_from_the_honest_and_is_not_paid_twice() {
     let gullible = Endpoint::new(true);
@@ -163,12 +169,12 @@ fn an_audit_tells_the_fooled_from_the_honest_and_is_not_paid_twice() {
         ["audit", "rlaif.toml", "--robustness", "--family", "ignore_previous", "--family", "bandwagon"];
     let (stdout, _) = lab.ends_with(1, &audit);
     let row = |text: &str, family: &str| -> Vec<String> {
-        let line = text.lines().find(|line| line.starts_with(family)).unwrap_or_else(|| panic!("{text}"));
-        line.split_whitespace().map(String::from).collect()
+        let mut lines = text.lines().skip_while(|line| !line.ends_with(&format!("family `{family}`")));
+        lines.nth(1).unwrap_or_else(|| panic!("{text}")).split_whitespace().map(String::from).collect()
     };
-    assert_eq!(row(&stdout, "ignore_previous")[1], "300", "{stdout}");
+    assert!(row(&stdout, "ignore_previous").join(" ").contains("n 300 at most 1.0 %"), "{stdout}");
     assert_eq!(row(&stdout, "ignore_previous").last().unwrap(), "FAIL", "{stdout}");
-    assert_eq!(row(&stdout, "bandwagon")[1..3], ["300", "0"], "{stdout}");
+    assert!(row(&stdout, "bandwagon").join(" ").contains("honest one 0.0 % [0.0, 1.3] n 300"), "{stdout}");
     assert_eq!(row(&stdout, "bandwagon").last().unwrap(), "pass", "{stdout}");
     assert_eq!(gullible.calls(), 1200, "two families of 300, in both orders");
     assert_eq!(lab.ends_with(1, &audit).0, stdout);
@@ -177,15 +183,19 @@ fn an_audit_tells_the_fooled_from_the_honest_and_is_not_paid_twice() {
     let honest = Endpoint::new(false);
     let lab = honest.lab(1);
     let (stdout, _) = lab.done(&["audit", "rlaif.toml", "--robustness", "--per-family", "3", "--json"]);
-    let rows: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    let rows = measurements(stdout.as_bytes());
     assert!(rows.len() >= 16, "{stdout}");
     for row in &rows {
         assert_eq!(
-            (&row["wins"], &row["n"], &row["finding"]),
-            (&json!(0), &json!(3), &json!("too_few")),
+            (&row["value"], &row["n"], &row["outcome"]),
+            (&json!(0.0), &json!(3), &json!("unclear")),
             "{row}"
         );
     }
+    let kept = std::fs::read(lab.run_folder().join("audit.json")).unwrap();
+    assert_eq!(measurements(&kept), rows, "what was measured is kept");
+    let strict = ["audit", "rlaif.toml", "--robustness", "--per-family", "3", "--strict"];
+    assert!(lab.ends_with(1, &strict).0.contains("0 fail"), "a bound that three cannot show");
     let (_, stderr) = lab.ends_with(1, &["audit", "rlaif.toml", "--robustness", "--family", "hypnosis"]);
     assert!(stderr.contains("no family `hypnosis`") && stderr.contains("master_key"), "{stderr}");
 }
@@ -209,12 +219,11 @@ fn local_judges_are_audited_by_the_same_table() {
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(matches!(output.status.code(), Some(0 | 1)), "a tiny model's opinion is noise: {stderr}");
-        let rows: Vec<Value> =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"));
+        let rows = measurements(&output.stdout);
         assert!(rows.len() >= 16, "{protocol}: {rows:?}");
         for row in rows {
-            let sum: u64 =
-                ["wins", "ties", "losses", "missing"].iter().map(|name| row[*name].as_u64().unwrap()).sum();
+            let words = row["note"].as_str().unwrap().split([' ', ',']);
+            let sum: u64 = words.filter_map(|word| word.parse::<u64>().ok()).sum();
             assert_eq!(sum, 2, "{protocol}: {row}");
         }
     }

@@ -1,0 +1,227 @@
+//! What an audit measured, and whether it is within the bounds that the config sets.
+//!
+//! Every part of `rlaif audit` measures in the same form, so that one table, one file (`audit.json`) and one rule for the exit code
+//! serve them all.
+
+use crate::stats::Interval;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that was measured of a run, by part; a part that is measured again takes its old place.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// By the name of the part: `judges`, `preferences`, `bias`, `repeat`, `robustness`.
+    pub parts: BTreeMap<String, AuditPart>,
+}
+
+/// One part of an audit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditPart {
+    /// The command that measures it again.
+    pub command: String,
+    /// When, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// What was measured.
+    pub measurements: Vec<Measurement>,
+}
+
+/// One number of an audit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measurement {
+    /// Of whom or what: ``judge `strict` ``, ``template `plain` ``, `all judges together`, `reward model`, `preferences`.
+    pub subject: String,
+    /// The name under which `audit.bounds` knows it, such as `cohen_kappa`; see [`MEASURES`].
+    pub measure: String,
+    /// `None` where it could not be measured; `note` then says why.
+    pub value: Option<f64>,
+    /// Lower end of the 95 % interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// How many observations it rests on.
+    pub n: u64,
+    /// What the config allows.
+    pub bound: Option<Bound>,
+    /// What that shows.
+    pub outcome: Outcome,
+    /// What a reader has to know to read the number rightly.
+    pub note: Option<String>,
+}
+
+/// What a measure may be; either end may be open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bound {
+    /// It may not be below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// It may not be above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
+/// What a measurement shows of its bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// There is no bound.
+    #[default]
+    Told,
+    /// The whole interval is within the bound.
+    Pass,
+    /// The interval reaches over the bound: more data would tell.
+    Unclear,
+    /// The whole interval is beyond the bound.
+    Fail,
+    /// There is a bound, and nothing to hold against it.
+    NotMeasured,
+}
+
+impl Outcome {
+    /// Whether an audit fails by it. A bound that nothing could be held against is not kept: unknown is not good. `strict` asks for
+    /// every bound to be shown.
+    pub fn fails(self, strict: bool) -> bool {
+        matches!(self, Self::Fail | Self::NotMeasured) || (strict && self == Self::Unclear)
+    }
+
+    /// As it stands in a table.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Told => "",
+            Self::Pass => "pass",
+            Self::Unclear => "n too small",
+            Self::Fail => "FAIL",
+            Self::NotMeasured => "NOT MEASURED",
+        }
+    }
+}
+
+impl Bound {
+    /// What a number with its interval shows; one without an interval is taken as exact.
+    pub fn outcome(self, value: f64, low: f64, high: f64) -> Outcome {
+        let (low, high) = (low.min(value), high.max(value));
+        let below = self.min.map(|min| (high < min, low >= min));
+        let above = self.max.map(|max| (low > max, high <= max));
+        let ends = [below, above];
+        match () {
+            () if ends.iter().flatten().any(|(beyond, _)| *beyond) => Outcome::Fail,
+            () if ends.iter().flatten().all(|(_, within)| *within) => Outcome::Pass,
+            () => Outcome::Unclear,
+        }
+    }
+}
+
+impl Measurement {
+    /// A number with its interval.
+    pub fn of(subject: impl Into<String>, measure: &str, interval: Interval, n: u64) -> Self {
+        Self {
+            subject: subject.into(),
+            measure: measure.into(),
+            value: Some(interval.estimate),
+            low: Some(interval.low),
+            high: Some(interval.high),
+            n,
+            ..Self::default()
+        }
+    }
+
+    /// A count or another number that has no interval.
+    pub fn exact(subject: impl Into<String>, measure: &str, value: f64, n: u64) -> Self {
+        Self { subject: subject.into(), measure: measure.into(), value: Some(value), n, ..Self::default() }
+    }
+
+    /// Nothing, and why.
+    pub fn missing(subject: impl Into<String>, measure: &str, why: impl Into<String>) -> Self {
+        Self { subject: subject.into(), measure: measure.into(), note: Some(why.into()), ..Self::default() }
+    }
+
+    /// An interval where there is one, else nothing, and why.
+    pub fn maybe(
+        subject: impl Into<String>,
+        measure: &str,
+        interval: Option<Interval>,
+        n: u64,
+        why: &str,
+    ) -> Self {
+        match interval {
+            Some(interval) => Self::of(subject, measure, interval, n),
+            None => Self { n, ..Self::missing(subject, measure, why) },
+        }
+    }
+
+    /// The same with what a reader has to know.
+    pub fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+
+    /// The same, held against the bounds; what was held against one of its own stays as it is.
+    pub fn judged(mut self, bounds: &BTreeMap<String, Bound>) -> Self {
+        if self.bound.is_some() {
+            return self;
+        }
+        self.bound = bounds.get(&self.measure).copied();
+        self.outcome = match (self.bound, self.value) {
+            (None, _) => Outcome::Told,
+            (Some(_), None) => Outcome::NotMeasured,
+            (Some(bound), Some(value)) => {
+                bound.outcome(value, self.low.unwrap_or(value), self.high.unwrap_or(value))
+            }
+        };
+        self
+    }
+}
+
+/// How a measure's numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// In [0, 1], or a difference of two such; written in percent.
+    Share,
+    /// A coefficient or a mean.
+    Number,
+    /// A whole number.
+    Count,
+}
+
+/// A measure's name, which `audit.bounds` uses, what it is in words, and how it is written.
+pub type Measure = (&'static str, &'static str, Unit);
+
+/// Everything that audits measure.
+pub const MEASURES: &[Measure] = &[("bad_win_rate", "a known-bad response beats an honest one", Unit::Share)];
+
+/// The measure of a name.
+pub fn measure(name: &str) -> Option<&'static Measure> {
+    MEASURES.iter().find(|(known, ..)| *known == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_kept_only_by_a_whole_interval() {
+        let at_least = Bound { min: Some(0.4), max: None };
+        assert_eq!(at_least.outcome(0.6, 0.45, 0.7), Outcome::Pass);
+        assert_eq!(at_least.outcome(0.6, 0.4, 0.7), Outcome::Pass, "the bound itself is allowed");
+        assert_eq!(at_least.outcome(0.6, 0.3, 0.7), Outcome::Unclear);
+        assert_eq!(at_least.outcome(0.35, 0.3, 0.45), Outcome::Unclear);
+        assert_eq!(at_least.outcome(0.2, 0.1, 0.39), Outcome::Fail);
+        let within = Bound { min: Some(-0.1), max: Some(0.1) };
+        assert_eq!(within.outcome(0.0, -0.05, 0.05), Outcome::Pass);
+        assert_eq!(within.outcome(0.2, 0.11, 0.3), Outcome::Fail);
+        assert_eq!(within.outcome(0.05, -0.2, 0.3), Outcome::Unclear);
+    }
+
+    #[test]
+    fn a_bound_without_a_number_is_not_kept() {
+        let bounds = BTreeMap::from([("bad_win_rate".to_string(), Bound { min: None, max: Some(0.01) })]);
+        let missing = Measurement::missing("judge `a`", "bad_win_rate", "nothing was asked").judged(&bounds);
+        assert_eq!(missing.outcome, Outcome::NotMeasured);
+        assert!(missing.outcome.fails(false));
+        let told = Measurement::exact("judge `a`", "other", 3.0, 3).judged(&bounds);
+        assert_eq!((told.outcome, told.bound), (Outcome::Told, None));
+        assert!(!Outcome::Unclear.fails(false) && Outcome::Unclear.fails(true));
+    }
+}

@@ -1,0 +1,73 @@
+//! An audit on the terminal.
+
+use rlaif_core::audit::{Audit, Bound, Measurement, Outcome, Unit, measure};
+use std::fmt::Write;
+
+/// Everything that was measured, a block for each subject, and what it comes to.
+pub fn table(audit: &Audit) -> String {
+    let mut text = String::new();
+    let mut subject = "";
+    for it in audit.parts.values().flat_map(|part| &part.measurements) {
+        if it.subject != subject {
+            subject = &it.subject;
+            let _ = writeln!(text, "{subject}");
+        }
+        let words = measure(&it.measure).map_or(it.measure.as_str(), |(_, words, _)| words);
+        let allowed = it.bound.map(|bound| allowed(bound, unit(it))).unwrap_or_default();
+        let line =
+            format!("  {words:<46} {:<26} n {:<6} {allowed:<16} {}", value(it), it.n, it.outcome.word());
+        let _ = writeln!(text, "{}", line.trim_end());
+        if let Some(note) = &it.note {
+            let _ = writeln!(text, "      {note}");
+        }
+    }
+    let count = |outcome| {
+        audit.parts.values().flat_map(|part| &part.measurements).filter(|it| it.outcome == outcome).count()
+    };
+    let _ = writeln!(
+        text,
+        "{} pass, {} fail, {} with n too small, {} not measured, {} without a bound (`audit.bounds`)",
+        count(Outcome::Pass),
+        count(Outcome::Fail),
+        count(Outcome::Unclear),
+        count(Outcome::NotMeasured),
+        count(Outcome::Told)
+    );
+    text
+}
+
+fn unit(it: &Measurement) -> Unit {
+    measure(&it.measure).map_or(Unit::Number, |(.., unit)| *unit)
+}
+
+fn number(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Share => format!("{:.1}", 100.0 * value),
+        Unit::Number => format!("{value:.3}"),
+        Unit::Count => format!("{value:.0}"),
+    }
+}
+
+/// As `61.2 % [55.0, 67.1]`.
+fn value(it: &Measurement) -> String {
+    let unit = unit(it);
+    let percent = if unit == Unit::Share { " %" } else { "" };
+    match (it.value, it.low.zip(it.high)) {
+        (None, _) => "not measured".into(),
+        (Some(value), None) => format!("{}{percent}", number(value, unit)),
+        (Some(value), Some((low, high))) => {
+            format!("{}{percent} [{}, {}]", number(value, unit), number(low, unit), number(high, unit))
+        }
+    }
+}
+
+fn allowed(bound: Bound, unit: Unit) -> String {
+    let percent = if unit == Unit::Share { " %" } else { "" };
+    let end = |value: f64| format!("{}{percent}", number(value, unit));
+    match (bound.min, bound.max) {
+        (Some(min), Some(max)) => format!("{} to {}", end(min), end(max)),
+        (Some(min), None) => format!("at least {}", end(min)),
+        (None, Some(max)) => format!("at most {}", end(max)),
+        (None, None) => String::new(),
+    }
+}
