@@ -1,0 +1,144 @@
+"""Runs each job on both sides in turn, and says the ratio of each pair of runs; scripts/bench-peer calls it.
+
+A job of ours is a whole stage of `rlaif run`, the loading and saving of the model in it; the peer's is its training or decoding loop
+alone. Peak memory is that of the process as the system accounts it. Ratios above 1 mean that ours is faster, or takes less.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROWS, BATCH, SAMPLES, NEW_TOKENS = 64, 8, 4, 64
+TRAIN = """
+[run]
+name = "{job}"
+dir = "{folder}"
+stages = ["{job}"]
+[policy]
+model = "{model}"
+max_length = 512
+[{job}]
+data = ["{data}"]
+epochs = 1
+batch_size = {batch}
+micro_batch_size = {batch}
+holdout_fraction = 0.0
+save_steps = 1000000
+[{job}.optim]
+learning_rate = 1e-5
+{dtype}
+"""
+DECODE = """
+[run]
+name = "generate"
+dir = "{folder}"
+stages = ["generate"]
+[policy]
+model = "{model}"
+[prompts]
+train = "{data}"
+eval_fraction = 0.0
+[generate]
+n = {samples}
+temperature = 1.0
+max_new_tokens = {new}
+batch_size = {batch}
+"""
+# name, stage of ours, the peer's job, its flags, rows, batch of ours
+JOBS = {
+    "reward": ("reward", "reward", [], ROWS, BATCH),
+    "dpo": ("dpo", "dpo", [], ROWS, BATCH),
+    "decode": ("generate", "generate", ["--samples", str(SAMPLES)], 16, 32),
+    "decode-1": ("generate", "generate", ["--samples", "1"], 4, 1),
+}
+
+
+def run(command, **options):
+    """The output of a command and its peak memory in GB."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, **options)
+        _, status, usage = os.wait4(process.pid, 0)
+        out.seek(0), err.seek(0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            sys.exit(f"{' '.join(map(str, command))} failed:\n{err.read().decode()[-4000:]}")
+        return out.read().decode(), usage.ru_maxrss / 1e6
+
+
+def ours(args, job, folder):
+    stage, _, flags, rows, batch = JOBS[job]
+    shutil.rmtree(folder / stage, ignore_errors=True)
+    data, config = folder / "rows.jsonl", folder / "rlaif.toml"
+    with open(args.preferences) as source:
+        lines = [json.loads(line) for line in list(source)[:rows]]
+    if stage == "generate":
+        lines = [{"id": f"{i}", "prompt": row["prompt"]} for i, row in enumerate(lines)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    template = DECODE if stage == "generate" else TRAIN
+    samples = int(flags[1]) if flags else SAMPLES
+    config.write_text(template.format(job=stage, folder=folder, model=Path(args.model).resolve(), data=data, batch=batch,
+                                      samples=samples, new=NEW_TOKENS, dtype=args.ours_optim))
+    _, memory = run([args.rlaif, "run", config])
+    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
+    if stage != "generate":
+        return rows / record["wall_seconds"], memory
+    out, _ = run([args.rlaif, "export", config, "--what", "responses"])
+    tokens = sum(len(json.loads(line)["token_ids"]) for line in out.splitlines())
+    return tokens / record["wall_seconds"], memory
+
+
+def peer(args, job, folder, bf16):
+    _, name, flags, rows, batch = JOBS[job]
+    command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
+    command += ["--new-tokens", str(NEW_TOKENS), "--batch", str(batch), *flags, *(["--bf16"] if bf16 else [])]
+    out, memory = run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    told = json.loads(out.strip().splitlines()[-1])
+    return told.get("pairs_per_s", told.get("tokens_per_s")), memory
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rlaif", type=Path, required=True)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--pairs", type=int, default=5, help="paired runs of each job and precision")
+    parser.add_argument("--precisions", default="float32,bf16", help="of the peer")
+    parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    args.preferences = args.shared / "data" / "preferences" / "pandalm.jsonl"
+    folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
+    source = Path(args.model).resolve().parent
+    run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
+    measured = []
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.pairs} paired runs, medians (least to most)\n")
+    print("| job | the peer's precision | peer | ours | ratio of speed | peer's memory | ours | ratio of memory |\n|---|---|---|---|---|---|---|---|")
+    for job in args.jobs.split(","):
+        unit = "tokens/s" if job.startswith("decode") else "pairs/s"
+        for precision in args.precisions.split(","):
+            rows = []
+            for turn in range(args.pairs):
+                sides = [lambda: peer(args, job, folder, precision == "bf16"), lambda: ours(args, job, folder)]
+                results = [side() for side in (sides if turn % 2 == 0 else sides[::-1])]
+                (theirs, their_memory), (mine, memory) = results if turn % 2 == 0 else results[::-1]
+                rows.append({"job": job, "precision": precision, "peer": theirs, "ours": mine, "ratio": mine / theirs,
+                             "peer_gb": their_memory, "ours_gb": memory, "memory_ratio": their_memory / memory})
+            measured += rows
+            middle = lambda name: statistics.median(row[name] for row in rows)
+            spread = lambda name: f"{middle(name):.2f} ({min(row[name] for row in rows):.2f} to {max(row[name] for row in rows):.2f})"
+            print(f"| {job} | {precision} | {middle('peer'):.2f} {unit} | {middle('ours'):.2f} {unit} | {spread('ratio')} "
+                  f"| {middle('peer_gb'):.1f} GB | {middle('ours_gb'):.1f} GB | {spread('memory_ratio')} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(measured, indent=1) + "\n")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
