@@ -110,6 +110,9 @@ pub(super) fn full_example() -> Config {
     config.dpo.label_smoothing = Some(0.5);
     config.dpo.lora = lora;
     config.evaluate.max_new_tokens = Some(1);
+    config.evaluate.models = vec![EvaluatedModel::default()];
+    config.evaluate.regression = Some("regression.jsonl".into());
+    config.evaluate.max_regressions = Some(1);
     let price = PriceConfig {
         input: 0.5,
         output: 0.5,
@@ -137,6 +140,7 @@ pub(super) fn bare_examples() -> [Config; 2] {
     config.label.judges = vec![JudgeConfig { sampling_temperature: None, ..JudgeConfig::default() }];
     config.ppo.missing_eos_penalty = None;
     config.ppo.rewards = vec![RewardSource::default()];
+    config.evaluate.models = vec![EvaluatedModel::default()];
     let mut with_judges = config.clone();
     with_judges.evaluate.judges = Some(config.label.judges.clone());
     with_judges.ppo.judges = Some(config.label.judges.clone());
@@ -198,6 +202,6 @@ mod tests {
         nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
         default.retain(|key| !bare.contains(key));
         // Empty lists in the default; the tone judge gives its principle and opposite.
-        assert_eq!(default, [".revise.principles", ".label.few_shot", ".ppo.rewards"]);
+        assert_eq!(default, [".revise.principles", ".label.few_shot", ".ppo.rewards", ".evaluate.models"]);
     }
 }

@@ -24,7 +24,7 @@ pub use crate::prices::PriceConfig;
 pub use audit::AuditConfig;
 pub use criterion::Criterion;
 pub use dpo_loss::DpoLossKind;
-pub use evaluate::EvaluateConfig;
+pub use evaluate::{Against, EvaluateConfig, EvaluatedModel};
 pub use generate::GenerateConfig;
 pub use label::{
     Aggregation, FewShot, JudgeConfig, JudgeKind, LabelConfig, PairChoice, Protocol, StructuredOutput,

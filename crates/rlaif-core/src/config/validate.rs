@@ -1,5 +1,6 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
+mod evaluate;
 mod watch;
 
 use super::{
@@ -420,17 +421,6 @@ impl Config {
         check.above("review.weight", review.weight, 0.0);
         check.at_least("review.smoothing", review.smoothing, 0.0);
         check.share("review.low_margin", review.low_margin, Ends::Both);
-    }
-
-    fn check_evaluate(&self, check: &mut Checks) {
-        let evaluate = &self.evaluate;
-        check.at_least("evaluate.samples_per_prompt", evaluate.samples_per_prompt, 1);
-        check.at_least("evaluate.temperature", evaluate.temperature, 0.0);
-        // A 95 % percentile interval of fewer resamples rests on one or two of them.
-        check.at_least("evaluate.bootstrap", evaluate.bootstrap, 100);
-        if let Some(judges) = &evaluate.judges {
-            check_judges(check, self, "evaluate.judges", judges);
-        }
     }
 
     /// Every stage that samples must leave room for a prompt.

@@ -4,6 +4,7 @@
 //! `evaluation.json`; [`LabelNumbers`], [`RewardSummary`], [`PpoSummary`] and [`DpoSummary`] are what the stages `label`, `reward`,
 //! `ppo` and `dpo` leave in `manifest.json` as their `numbers`.
 
+use super::comparison::{Comparison, RankedPolicy, Regression, SampleSize};
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::stats::Interval;
 use rlaif_core::stats::calibration::Bin;
@@ -378,17 +379,36 @@ pub struct Evaluation {
     pub judges: Vec<String>,
     /// These judges also made the training labels.
     pub judges_made_labels: bool,
-    /// `baseline` first, then those tuned policies that ran (`ppo`, `dpo`).
+    /// Those of `judges` that training never used: not for labels, not for rewards, not to choose a checkpoint.
+    pub judges_unseen: Vec<String>,
+    /// `baseline` first, then those tuned policies that ran (`ppo`, `dpo`), then `evaluate.models`.
     pub policies: Vec<PolicyRow>,
+    /// What so many prompts can show, said before anything was sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_size: Option<SampleSize>,
+    /// Every two policies that were compared; those with the baseline first, in the order of `policies`.
+    pub comparisons: Vec<Comparison>,
+    /// From best to worst; empty below three policies, and where the comparisons do not tell.
+    pub ranking: Vec<RankedPolicy>,
+    /// `evaluate.regression`, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Regression>,
     /// Side by side, in the order of the prompt file; the page shows the first of them.
     pub samples: Vec<Sample>,
+}
+
+impl Evaluation {
+    /// How a policy did against the baseline; `None` for the baseline itself.
+    pub fn over_baseline(&self, policy: &str) -> Option<&Comparison> {
+        self.comparisons.iter().find(|it| it.policy == policy && it.other == "baseline")
+    }
 }
 
 /// One policy on the held-out prompts. Intervals are over prompts (cluster bootstrap), since samples of one prompt are alike.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PolicyRow {
-    /// `baseline`, `ppo`, `dpo`.
+    /// `baseline`, `ppo`, `dpo`, or the name of one of `evaluate.models`.
     pub policy: String,
     /// Share of comparisons with the baseline it won, ties half; `None` for the baseline.
     pub win_rate: Option<Estimate>,
@@ -401,12 +421,12 @@ pub struct PolicyRow {
     pub reward: Option<Estimate>,
     /// Mean paired difference of reward to the baseline.
     pub reward_difference: Option<Estimate>,
-    /// KL to the reference, nats a response.
+    /// KL to the reference, nats a response; `None` for `evaluate.models`, whose tokens may be others.
     pub kl: Option<Estimate>,
     /// KL to `policy.origin`, where there is one, nats a response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl_origin: Option<Estimate>,
-    /// Length in tokens.
+    /// Length in the policy's own tokens.
     pub length: Option<Estimate>,
     /// Share of responses that end their turn.
     pub ended: Option<Estimate>,

@@ -3,6 +3,7 @@
 //! | file | is |
 //! |---|---|
 //! | [`data`] | what the report needs to know; also the schema of `evaluation.json` |
+//! | [`comparison`] | the part of it that compares policies: win rates, ranking, regression set |
 //! | `collect` | fills that from the run folder and the store; `write` makes the page |
 //! | `held_out` | what stages `sft`, `reward` and `dpo` leave for the report |
 //! | `headline` | the sentence, which claims no more than its interval does |
@@ -13,6 +14,7 @@
 
 mod chart;
 pub mod collect;
+pub mod comparison;
 mod curves;
 pub mod data;
 mod files;

@@ -237,6 +237,7 @@ fn evaluation() -> Evaluation {
                 )
             })
             .collect(),
+        ..Evaluation::default()
     }
 }
 

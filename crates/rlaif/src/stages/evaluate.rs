@@ -95,6 +95,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
             })
             .collect(),
         samples: samples(context, &measured, &preferences),
+        ..Evaluation::default()
     };
     let text = serde_json::to_string_pretty(&evaluation).context("writing the evaluation")?;
     write_whole(&context.folder.evaluation(), text.as_bytes())?;
