@@ -4,13 +4,14 @@
 //! baseline of the first round where that can be done; what is said by a round's own reward model is comparable within the round only.
 
 use crate::context::Context;
+use crate::people;
 use crate::report::data::{Estimate, Evaluation, PolicyRow};
 use anyhow::{Context as _, Result};
 use rlaif_core::MicroUsd;
 use rlaif_core::records::{Fate, Preference, Response, Split};
 use rlaif_core::stats::diversity::{distinct, repeated};
 use rlaif_core::stats::interval::cluster_mean;
-use rlaif_store::store::{BASELINE, TRAIN_PAIRS};
+use rlaif_store::store::{BASELINE, ORIGIN, TRAIN_PAIRS};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -51,6 +52,16 @@ pub struct DriftRow {
     pub folder: String,
     /// Share of comparisons with the first round's baseline that it won, ties half.
     pub win_rate: Option<Estimate>,
+    /// The same if all responses were equally long.
+    pub length_controlled: Option<Estimate>,
+    /// The same as people would see it, where they have judged enough of these comparisons.
+    pub win_rate_of_people: Option<Estimate>,
+    /// Prompts of which people have judged such a comparison.
+    pub labels_of_people: u64,
+    /// Share of the regression set's rules that it passed, with a Wilson interval.
+    pub regression: Option<Estimate>,
+    /// Checks of that set on which it is worse than what the round started from.
+    pub got_worse: u64,
     /// The same against what this round started from.
     pub win_rate_in_round: Option<Estimate>,
     /// Mean reward by this round's reward model; the baseline's is the first round's.
@@ -86,6 +97,8 @@ pub struct LabelStatistics {
     pub pairs: u64,
     /// Preferences that were learnt from.
     pub kept: u64,
+    /// Pairs of which people said what is better.
+    pub by_people: u64,
     /// Share of the pairs that were ties.
     pub ties: Option<Estimate>,
     /// Share of the pairs whose verdict changed with the order.
@@ -115,7 +128,7 @@ impl Drift {
             row.with_context(|| format!("`{}` has no policy `{name}`", path.display()))
         };
         if round == 1 {
-            let spoken = DriftRow::of(context, BASELINE, row_of(BASELINE)?)?;
+            let spoken = DriftRow::of(context, BASELINE, row_of(BASELINE)?)?.with(&evaluation, BASELINE);
             self.rows.push(DriftRow { folder: folder.clone(), ..spoken });
         }
         let spend = context.wait(context.store.spend())?;
@@ -125,7 +138,7 @@ impl Drift {
             labels: Some(label_statistics(context)?),
             known_micro_usd: spend.known.0,
             calls_of_unknown_price: spend.unknown_calls,
-            ..DriftRow::of(context, &self.tuned, row_of(&self.tuned)?)?
+            ..DriftRow::of(context, &self.tuned, row_of(&self.tuned)?)?.with(&evaluation, &self.tuned)
         });
         self.prompts = evaluation.prompts;
         self.samples_per_prompt = evaluation.samples_per_prompt;
@@ -140,7 +153,10 @@ impl Drift {
         let head = [
             "round",
             "win %",
+            "equal length %",
+            "people %",
             "in round %",
+            "regression %",
             "reward",
             "KL",
             "in round",
@@ -204,6 +220,25 @@ impl DriftRow {
         })
     }
 
+    /// Adds what an evaluation says of a policy beyond its own row. The first round starts from the first baseline, so it has no
+    /// comparison with an origin.
+    fn with(self, evaluation: &Evaluation, policy: &str) -> Self {
+        let over_origin = evaluation.comparisons.iter().find(|it| it.policy == policy && it.other == ORIGIN);
+        let over_first = over_origin.or_else(|| evaluation.over_baseline(policy));
+        let people = over_first.and_then(|it| it.people.as_ref());
+        let regression = evaluation.regression.as_ref();
+        let checked = regression.and_then(|set| set.policies.iter().find(|row| row.policy == policy));
+        Self {
+            length_controlled: over_first.and_then(|it| it.length_controlled),
+            win_rate_of_people: people.and_then(|people| people.win_rate),
+            labels_of_people: people.map_or(0, |people| people.labels),
+            regression: checked.and_then(|row| row.passed),
+            got_worse: regression
+                .map_or(0, |set| set.worse.iter().filter(|worse| worse.policy == policy).count() as u64),
+            ..self
+        }
+    }
+
     fn cells(&self) -> Vec<String> {
         let none = || "–".to_string();
         let plain = |value: Option<f64>, digits: usize| match value {
@@ -230,7 +265,10 @@ impl DriftRow {
         vec![
             if self.round == 0 { "baseline".into() } else { self.round.to_string() },
             percent(&self.win_rate),
+            percent(&self.length_controlled),
+            percent(&self.win_rate_of_people),
             percent(&self.win_rate_in_round),
+            of(&self.regression, 100.0, 0),
             of(&self.reward, 1.0, 3),
             of(&self.kl, 1.0, 2),
             of(&self.kl_in_round, 1.0, 2),
@@ -257,6 +295,7 @@ fn label_statistics(context: &Context) -> Result<LabelStatistics> {
     Ok(LabelStatistics {
         pairs: preferences.len() as u64,
         kept: preferences.iter().filter(|preference| preference.fate == Fate::Kept).count() as u64,
+        by_people: context.wait(people::preferences(&context.store, &context.config))?.len() as u64,
         ties: share(Fate::Tie),
         inconsistent: share(Fate::Inconsistent),
         decisiveness: mean_by_prompt(context, certain),
@@ -298,7 +337,24 @@ fn alarms(rows: &[DriftRow]) -> Vec<String> {
                 "round {round}: distinct-2 fell from {before:.3} to {now:.3}: responses repeat themselves or each other"
             ));
         }
+        if row.got_worse > 0 {
+            alarms.push(format!(
+                "round {round}: {} checks of the regression set got worse than where the round started",
+                row.got_worse
+            ));
+        }
         let Some(rate) = row.win_rate else { continue };
+        if let Some(controlled) = row.length_controlled
+            && rate.is_above(0.5)
+            && !controlled.is_above(0.5)
+        {
+            alarms.push(format!(
+                "round {round}: wins {:.0} % against the first baseline, but at equal length {:.0} %, which half is not excluded from: \
+                 the judges may like length",
+                100.0 * rate.value,
+                100.0 * controlled.value
+            ));
+        }
         if best.1.low.is_some_and(|low| rate.is_below(low)) {
             let (since, was) = match best.0 {
                 0 => ("the baseline itself".to_string(), 0.5),
@@ -348,6 +404,20 @@ mod tests {
         assert!(raised[2].contains("wins 50 %") && raised[2].contains("round 1 70 %"), "{raised:?}");
         let worse = alarms(&[baseline, row(1, (0.3, 0.2, 0.4), 20.0, 0.6)]);
         assert!(worse.len() == 1 && worse[0].contains("the baseline itself 50 %"), "{worse:?}");
+    }
+
+    #[test]
+    fn a_win_by_length_and_a_worse_check_raise_alarms() {
+        let baseline = row(0, (0.0, 0.0, 0.0), 20.0, 0.6);
+        let mut first = row(1, (0.7, 0.6, 0.8), 20.0, 0.6);
+        first.length_controlled = Some(Estimate::new(0.7, 0.55, 0.8, 40));
+        assert_eq!(alarms(&[baseline.clone(), first.clone()]), [""; 0]);
+        first.length_controlled = Some(Estimate::new(0.52, 0.4, 0.64, 40));
+        first.got_worse = 2;
+        let raised = alarms(&[baseline, first]);
+        assert_eq!(raised.len(), 2, "{raised:?}");
+        assert!(raised[0].starts_with("round 1: 2 checks of the regression set got worse"), "{raised:?}");
+        assert!(raised[1].contains("wins 70 %") && raised[1].contains("at equal length 52 %"), "{raised:?}");
     }
 
     #[test]

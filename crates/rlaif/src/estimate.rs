@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::judging::openai::price;
 use crate::judging::{forms, templates};
+use crate::stages::evaluate::{players, regression};
 use anyhow::Result;
 use rlaif_core::MicroUsd;
 use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
@@ -106,9 +107,15 @@ struct Material<'a> {
 /// # Errors
 /// If a template cannot be used, or the ledger cannot be read.
 pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
+    let set = match stage {
+        Stage::Evaluate => regression::read(context)?,
+        _ => None,
+    };
     let (judges, material, set) = match stage {
         Stage::Label => (context.config.label.judges.as_slice(), to_label(context)?, TRAIN_PAIRS),
-        Stage::Evaluate => (context.config.evaluation_judges(), to_evaluate(context)?, "evaluate"),
+        Stage::Evaluate => {
+            (context.config.evaluation_judges(), to_evaluate(context, set.as_ref())?, "evaluate")
+        }
         _ => return Ok(Vec::new()),
     };
     let mut answered: BTreeMap<String, u64> = BTreeMap::new();
@@ -167,11 +174,11 @@ fn to_label(context: &Context) -> Result<Material<'_>> {
     Ok(Material { pairs, prompts, responses })
 }
 
-/// Every tuned policy against the baseline.
-fn to_evaluate(context: &Context) -> Result<Material<'_>> {
+/// Everyone who meets, and what of the regression set judges decide.
+fn to_evaluate<'a>(context: &'a Context, set: Option<&'a regression::Set>) -> Result<Material<'a>> {
     let config = &context.config;
-    let tuned: Vec<Stage> =
-        config.run.stages.iter().copied().filter(|stage| matches!(stage, Stage::Ppo | Stage::Dpo)).collect();
+    let names = players::names(config);
+    let meetings = players::meetings(&names, config.evaluate.against);
     let tokens = config.evaluate.max_new_tokens.unwrap_or(config.generate.max_new_tokens);
     let mut responses = HashMap::new();
     let mut pairs = Vec::new();
@@ -182,26 +189,43 @@ fn to_evaluate(context: &Context) -> Result<Material<'_>> {
                 responses.insert(id.clone(), stand_in(tokens));
                 id
             };
-            let baseline = response(BASELINE);
-            for stage in &tuned {
+            for meeting in &meetings {
                 pairs.push(Pair {
-                    id: format!("{}/{}/{index}", stage.name(), prompt.id),
+                    id: format!("{}/{}/{index}", meeting.set, prompt.id),
                     prompt_id: prompt.id.clone(),
-                    a: response(stage.name()),
-                    b: baseline.clone(),
+                    a: response(&names[meeting.policy]),
+                    b: response(&names[meeting.other]),
                 });
-                if config.policy.origin.is_some() {
+                if config.policy.origin.is_some() && meeting.other == 0 {
                     pairs.push(Pair {
-                        id: format!("{ORIGIN}/{}/{}/{index}", stage.name(), prompt.id),
+                        id: format!("{}/{}/{index}", players::over_origin(&meeting.set), prompt.id),
                         prompt_id: prompt.id.clone(),
-                        a: response(stage.name()),
+                        a: response(&names[meeting.policy]),
                         b: response(ORIGIN),
                     });
                 }
             }
         }
     }
-    let prompts = context.prompts.eval.iter().map(|prompt| (prompt.id.as_str(), prompt)).collect();
+    let judged: Vec<&Prompt> = set.into_iter().flat_map(regression::Set::judged).collect();
+    for prompt in &judged {
+        for policy in &names[1..] {
+            let set = regression::name_of(policy);
+            let mut response = |policy: &str| {
+                let id = format!("{}/{}/0", regression::name_of(policy), prompt.id);
+                responses.insert(id.clone(), stand_in(tokens));
+                id
+            };
+            pairs.push(Pair {
+                id: format!("{set}/{}/0", prompt.id),
+                prompt_id: prompt.id.clone(),
+                a: response(policy),
+                b: response(BASELINE),
+            });
+        }
+    }
+    let prompts = context.prompts.eval.iter().chain(judged);
+    let prompts = prompts.map(|prompt| (prompt.id.as_str(), prompt)).collect();
     Ok(Material { pairs, prompts, responses })
 }
 

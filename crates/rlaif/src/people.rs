@@ -8,6 +8,9 @@ use rlaif_store::Store;
 use rlaif_store::store::{HumanVerdict, PreferredPair, TRAIN_PAIRS};
 use std::collections::BTreeMap;
 
+/// The queue of `rlaif review` that shows comparisons of the evaluation. What people say in it corrects win rates and is never trained on.
+pub const EVALUATION: &str = "evaluation";
+
 /// The preferences of the run as it trains on them: people's where there are some, else the judges'.
 ///
 /// # Errors
@@ -40,7 +43,7 @@ pub fn labels(verdicts: &[HumanVerdict]) -> impl Iterator<Item = &HumanVerdict> 
     verdicts.iter().filter(|verdict| verdict.undone_ms.is_none() && verdict.choice != HumanChoice::Skip)
 }
 
-/// The hash of all labels of people, whatever pairs there are now, and of what they count for; `None` where there is none, so that
+/// The hash of all labels of people but those on the evaluation, whatever pairs there are now, and of what they count for; `None` where there is none, so that
 /// a run without people is what it was. Who gave them and when moves nothing.
 ///
 /// # Errors
@@ -48,6 +51,7 @@ pub fn labels(verdicts: &[HumanVerdict]) -> impl Iterator<Item = &HumanVerdict> 
 pub async fn fingerprint(store: &Store, config: &Config) -> Result<Option<String>> {
     let verdicts = store.human_verdicts().await?;
     let mut said: Vec<String> = labels(&verdicts)
+        .filter(|verdict| verdict.queue != EVALUATION)
         .map(|verdict| format!("{} {:?} {:?}", verdict.pair_key, verdict.choice, verdict.note))
         .collect();
     if said.is_empty() {
@@ -59,4 +63,19 @@ pub async fn fingerprint(store: &Store, config: &Config) -> Result<Option<String
         config.review.weight, config.review.smoothing, config.label.tie_margin, config.label.keep_ties
     ));
     Ok(Some(blake3::hash(said.join("\n").as_bytes()).to_hex()[..32].to_string()))
+}
+
+/// The hash of people's labels on comparisons of the evaluation; `None` where there is none.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn evaluation_fingerprint(store: &Store) -> Result<Option<String>> {
+    let verdicts = store.human_verdicts().await?;
+    let mut said: Vec<String> = labels(&verdicts)
+        .filter(|verdict| verdict.queue == EVALUATION)
+        .map(|verdict| format!("{} {:?}", verdict.pair_key, verdict.choice))
+        .collect();
+    said.sort_unstable();
+    let hash = || blake3::hash(said.join("\n").as_bytes()).to_hex()[..32].to_string();
+    Ok((!said.is_empty()).then(hash))
 }

@@ -13,7 +13,10 @@ use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
 use crate::{allocator, interrupt, people, preference_data, rewards, stages, watching};
 use anyhow::{Context as _, Result};
-use rlaif_core::config::{Config, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig};
+use rlaif_core::config::{
+    Config, EvaluateConfig, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig,
+};
+use rlaif_model::ModelFiles;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -185,6 +188,9 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
     check_judges(context, steps)?;
     for step in steps.iter().filter(|step| step.action != Action::Skip) {
         preference_data::read(context, step.stage)?;
+        if step.stage == Stage::Evaluate {
+            stages::evaluate::regression::read(context)?;
+        }
     }
     let mut failures = 0;
     for step in steps {
@@ -281,9 +287,11 @@ pub fn begin(context: &mut Context, step: &Step) -> Result<()> {
         return Ok(());
     }
     // The record goes first and comes back last: whenever this process dies, no record vouches for results that are gone.
-    context.manifest.stages.remove(name);
+    let before = context.manifest.stages.remove(name);
     context.manifest.save(&context.folder)?;
-    stages::clear(context, step.stage)?;
+    if !before.is_some_and(|before| stages::can_keep(step.stage, &before.recipe, &step.recipe)) {
+        stages::clear(context, step.stage)?;
+    }
     let record = StageRecord {
         fingerprint: step.fingerprint.clone(),
         state: State::Started,
@@ -326,7 +334,7 @@ fn recipe(
         && preference_data::reads_labels(config, stage)
         && let Some(fingerprint) = context.wait(people::fingerprint(&context.store, config))?
     {
-        input("labels of people", &fingerprint);
+        input(stages::LABELS_OF_PEOPLE, &fingerprint);
     }
     if !preference_data::reads_labels(config, stage) {
         input("policy", &context.policy_fingerprint);
@@ -429,7 +437,11 @@ fn recipe(
         }
         Stage::Evaluate => {
             let judges = config.evaluation_judges();
-            put("evaluate", section(serde_json::to_value(&config.evaluate), &["judges"])?);
+            let apart = ["judges", "models", "against", "margin", "regression", "max_regressions"];
+            put("evaluate", section(serde_json::to_value(&config.evaluate), &apart)?);
+            for (key, value) in evaluate_recipe(&config.evaluate)? {
+                put(&key, value);
+            }
             put("evaluate.judges", judges_recipe(judges)?);
             put("label.tie_margin", config.label.tie_margin.into());
             put("label.rules", config.label.rules.into());
@@ -442,6 +454,17 @@ fn recipe(
             input("policy", &context.policy_fingerprint);
             if let Some(origin) = &context.origin_fingerprint {
                 input("origin", origin);
+            }
+            for model in &config.evaluate.models {
+                let files = ModelFiles::open(&model.model).and_then(|files| files.fingerprint());
+                let opening = || format!("opening the model `{}` of `evaluate.models`", model.name);
+                input(&format!("model `{}`", model.name), &files.with_context(opening)?);
+            }
+            if let Some(fingerprint) = stages::evaluate::regression::fingerprint(context)? {
+                input("regression set", &fingerprint);
+            }
+            if let Some(fingerprint) = context.wait(people::evaluation_fingerprint(&context.store))? {
+                input(stages::LABELS_OF_PEOPLE, &fingerprint);
             }
             for (judge, fingerprint) in context.local_judge_fingerprints(judges)? {
                 input(&format!("model of judge `{judge}`"), &fingerprint);
@@ -459,6 +482,23 @@ fn recipe(
         inputs_of.extend(watch.inputs.into_iter().map(|(name, fingerprint)| (name, fingerprint.into())));
     }
     recipe["inputs"] = Value::Object(inputs_of);
+    Ok(recipe)
+}
+
+/// What of `[evaluate]` differs from its default, of the keys that a run from before they were there knows nothing of.
+fn evaluate_recipe(evaluate: &EvaluateConfig) -> Result<Vec<(String, Value)>> {
+    let default = EvaluateConfig::default();
+    let mut recipe = Vec::new();
+    let mut put = |key: &str, value: Value, default: Value| {
+        if value != default {
+            recipe.push((format!("evaluate.{key}"), value));
+        }
+    };
+    put("against", serde_json::to_value(evaluate.against)?, serde_json::to_value(default.against)?);
+    put("margin", evaluate.margin.into(), default.margin.into());
+    put("max_regressions", evaluate.max_regressions.into(), Value::Null);
+    let names: Vec<&str> = evaluate.models.iter().map(|model| model.name.as_str()).collect();
+    put("models", names.into(), Vec::<Value>::new().into());
     Ok(recipe)
 }
 

@@ -7,7 +7,7 @@ use crate::stages::prompts::conversation_under;
 use anyhow::{Context as _, Result};
 use rlaif_core::records::{FinishReason, Prompt, Response, Split};
 use rlaif_core::seed;
-use rlaif_model::{Decoder, GenerateProgress, GenerateRequest, Sample, SamplingConfig, generate};
+use rlaif_model::{Decoder, GenerateProgress, GenerateRequest, Sample, SamplingConfig, Tokenizer, generate};
 use std::collections::BTreeSet;
 
 /// How a policy is sampled.
@@ -18,8 +18,12 @@ pub struct Sampling<'a> {
     pub purpose: &'static str,
     /// The policy's name in the store.
     pub policy: &'a str,
-    /// Whose prompts.
+    /// What it is asked.
+    pub prompts: &'a [Prompt],
+    /// The part of the run these prompts belong to.
     pub split: Split,
+    /// What prompts and responses are put in tokens by.
+    pub tokenizer: &'a Tokenizer,
     /// Responses a prompt.
     pub n: usize,
     /// System prompts taken in turn by a prompt's responses, in place of `prompts.system`; empty for that one alone.
@@ -50,7 +54,7 @@ pub fn whole_distribution(
 /// If a prompt cannot be sampled, or the store cannot be written.
 pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> Result<()> {
     let store = &context.store;
-    let prompts = context.prompts.of(how.split);
+    let prompts = how.prompts;
     let have: BTreeSet<String> = context
         .wait(store.responses(how.policy, Some(how.split)))?
         .into_iter()
@@ -76,7 +80,7 @@ pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> R
         let mut responses = Vec::new();
         for (prompt, by_system) in unit.iter().zip(samples.chunks(systems_of(how))) {
             for (index, sample) in in_turn(by_system).into_iter().enumerate() {
-                responses.push(response(context, how.policy, prompt, index, sample));
+                responses.push(response(how, prompt, index, sample));
             }
         }
         context.wait(store.put_responses(how.policy, &responses))?;
@@ -99,10 +103,8 @@ fn requests_of(context: &Context, how: &Sampling, prompt: &Prompt) -> Result<Vec
     (0..count)
         .map(|turn| {
             let prompt_ids = match how.systems.get(turn) {
-                None => context.prompt_ids(prompt)?,
-                Some(system) => {
-                    context.tokenizer().encode_chat(&conversation_under(Some(system), prompt), true)?
-                }
+                None => how.tokenizer.encode_chat(&context.conversation(prompt), true)?,
+                Some(system) => how.tokenizer.encode_chat(&conversation_under(Some(system), prompt), true)?,
             };
             // The first system prompt draws as a run without any does.
             let purpose = match turn {
@@ -126,12 +128,12 @@ fn in_turn<T: Clone>(requests: &[Vec<T>]) -> Vec<T> {
         .collect()
 }
 
-fn response(context: &Context, policy: &str, prompt: &Prompt, index: usize, sample: Sample) -> Response {
+fn response(how: &Sampling, prompt: &Prompt, index: usize, sample: Sample) -> Response {
     Response {
-        id: format!("{policy}/{}/{index}", prompt.id),
+        id: format!("{}/{}/{index}", how.policy, prompt.id),
         prompt_id: prompt.id.clone(),
         index,
-        text: context.tokenizer().decode(&sample.ids, true),
+        text: how.tokenizer.decode(&sample.ids, true),
         token_ids: sample.ids,
         logprobs: sample.logprobs,
         finish_reason: sample.finish,

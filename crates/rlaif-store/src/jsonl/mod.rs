@@ -10,6 +10,7 @@ mod import_tests;
 mod lines;
 mod preferences;
 mod prompts;
+mod regression;
 mod responses;
 mod write;
 
@@ -22,6 +23,7 @@ pub use preferences::{
     write_preferences,
 };
 pub use prompts::{prompt_id, read_prompts, read_prompts_from};
+pub use regression::{Check, RegressionRow, read_regression, read_regression_from};
 pub use responses::{ResponseData, TuningRow, read_tuning_rows, read_tuning_rows_from};
 pub use write::{write_bad_rows, write_jsonl};
 

@@ -8,6 +8,7 @@ use crate::people;
 use crate::progress::say;
 use crate::review::{self, Options};
 use crate::run_folder::RunFolder;
+use crate::stages::evaluate::players;
 use anyhow::Result;
 use rlaif_store::Store;
 use rlaif_store::store::TRAIN_PAIRS;
@@ -21,7 +22,10 @@ pub fn run(args: &ReviewArgs) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let store = Store::open_with(&folder.database(), config.run.durability).await?;
-        if store.pairs(TRAIN_PAIRS).await?.is_empty() {
+        let mut sets = players::sets(&config);
+        sets.push(TRAIN_PAIRS.into());
+        let there = store.pair_sets().await?;
+        if !there.iter().any(|set| sets.contains(set)) {
             return Err(UserError::new(format!("the run in `{}` has no pairs yet", folder.root().display()))
                 .hint(format!("Run `rlaif run {} --until label` first", args.config.as_typed()))
                 .into());

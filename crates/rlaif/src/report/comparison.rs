@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Comparison {
     /// Whose wins are counted: `ppo`, `dpo`, or the name of one of `evaluate.models`.
     pub policy: String,
-    /// Whom it met: `baseline`, or with `evaluate.against = "all"` any policy before it in [`super::data::Evaluation::policies`].
+    /// Whom it met: `baseline`; with `evaluate.against = "all"` any policy before it in [`super::data::Evaluation::policies`]; or
+    /// `origin`, which is not among these.
     pub other: String,
     /// Share of the comparisons it won, ties half, by all judges together.
     pub win_rate: Option<Estimate>,

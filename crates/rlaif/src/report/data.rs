@@ -386,7 +386,8 @@ pub struct Evaluation {
     /// What so many prompts can show, said before anything was sampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_size: Option<SampleSize>,
-    /// Every two policies that were compared; those with the baseline first, in the order of `policies`.
+    /// Every two policies that were compared; those with the baseline first, in the order of `policies`, and those with `origin`, where
+    /// there is one, last.
     pub comparisons: Vec<Comparison>,
     /// From best to worst; empty below three policies, and where the comparisons do not tell.
     pub ranking: Vec<RankedPolicy>,

@@ -1,5 +1,7 @@
 //! Which pairs are worth people's time, and in which order.
 
+use crate::people::EVALUATION;
+use crate::stages::evaluate::players;
 use anyhow::Result;
 use rlaif_core::people::PairKey;
 use rlaif_core::records::{Choice, Preference};
@@ -40,7 +42,7 @@ pub struct Queue {
 /// All pairs of a run that people can be shown, and the queues that are made of them.
 #[derive(Debug, Default)]
 pub struct Queues {
-    /// The run's training pairs, then those with known-bad responses.
+    /// The run's training pairs, then those with known-bad responses, then those of the evaluation.
     pub items: Vec<Item>,
     /// Those that hold something.
     pub queues: Vec<Queue>,
@@ -95,13 +97,18 @@ impl Queues {
         {
             known_bad.extend(store.review_pairs(set).await?);
         }
-        Ok(Self::of(pairs, &said, known_bad, config))
+        let mut evaluated = Vec::new();
+        for set in players::sets(config) {
+            evaluated.extend(store.review_pairs(&set).await?);
+        }
+        Ok(Self::of(pairs, &said, known_bad, evaluated, config))
     }
 
     fn of(
         pairs: Vec<ReviewPair>,
         said: &HashMap<String, Said>,
         known_bad: Vec<ReviewPair>,
+        evaluated: Vec<ReviewPair>,
         config: &Config,
     ) -> Self {
         let review = &config.review;
@@ -120,7 +127,9 @@ impl Queues {
         low.sort_by(|x, y| of(*x).margin().partial_cmp(&of(*y).margin()).unwrap_or(x.cmp(y)));
         let flag = |tag: &String| review.flagged_tags.contains(tag);
         let flagged: Vec<usize> = chosen(&|place| of(place).flagged || pairs[place].tags.iter().any(flag));
-        let wires: Vec<usize> = (pairs.len()..pairs.len() + known_bad.len()).collect();
+        let before_evaluated = pairs.len() + known_bad.len();
+        let wires: Vec<usize> = (pairs.len()..before_evaluated).collect();
+        let evaluation = in_random_order(&evaluated, config.run.seed);
 
         let queue = |name: &str, title: &str, about: String, items: Vec<usize>| Queue {
             name: name.into(),
@@ -160,6 +169,12 @@ impl Queues {
                 wires,
             ),
         ];
+        queues.push(queue(
+            EVALUATION,
+            "Evaluation",
+            "policies on held-out prompts, in a random order: these correct win rates and never become labels".into(),
+            evaluation.into_iter().map(|place| before_evaluated + place).collect(),
+        ));
         let tags: BTreeSet<&String> = pairs.iter().flat_map(|pair| &pair.tags).collect();
         for tag in tags {
             let items = chosen(&|place| pairs[place].tags.contains(tag));
@@ -172,7 +187,11 @@ impl Queues {
             (0..pairs.len()).collect(),
         ));
         queues.retain(|queue| !queue.items.is_empty());
-        let items = pairs.into_iter().chain(known_bad).map(|ReviewPair { pair, key, .. }| Item { pair, key });
+        let items = pairs
+            .into_iter()
+            .chain(known_bad)
+            .chain(evaluated)
+            .map(|ReviewPair { pair, key, .. }| Item { pair, key });
         Self { items: items.collect(), queues }
     }
 
@@ -189,6 +208,17 @@ impl Queues {
         }
         places
     }
+}
+
+/// The places of pairs in an order drawn by the seed; two pairs of the same texts are shown once.
+fn in_random_order(pairs: &[ReviewPair], run_seed: u64) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let mut places: Vec<usize> =
+        (0..pairs.len()).filter(|place| seen.insert(pairs[*place].key.hash.as_str())).collect();
+    places.sort_by_key(|place| {
+        (seed::derive(run_seed, "review/evaluation", number(&pairs[*place].key)), *place)
+    });
+    places
 }
 
 /// The first 64 bits of a key: the index of its random streams.
@@ -222,6 +252,21 @@ mod tests {
         (0..n).map(pair).collect()
     }
 
+    /// Pairs of the evaluation, the last of them with the texts of another.
+    fn evaluated(n: usize) -> Vec<ReviewPair> {
+        let of = |i: usize, set: &str| ReviewPair {
+            pair: Pair {
+                id: format!("{set}/e{i}/0"),
+                prompt_id: format!("e{i}"),
+                a: format!("{set}/e{i}/0"),
+                b: format!("baseline/e{i}/0"),
+            },
+            key: PairKey::of(&PromptText::Text(format!("e{i}")), "x", "y"),
+            tags: vec![],
+        };
+        (0..n).map(|i| of(i, "ppo")).chain([of(0, "dpo")]).collect()
+    }
+
     #[test]
     fn each_queue_holds_its_pairs_in_its_order() {
         let mut config = Config::default();
@@ -232,23 +277,27 @@ mod tests {
             ("p1/0-1".into(), said(0.55, 0.2, true, true)),
             ("p2/0-1".into(), Said { flagged: true, ..said(0.48, 0.4, true, true) }),
         ]);
-        let queues = Queues::of(pairs(6), &of, pairs(1), &config);
+        let queues = Queues::of(pairs(6), &of, pairs(1), evaluated(40), &config);
         let items = |name: &str| queues.queue(name).unwrap().items.clone();
         assert_eq!(items("disagree"), [2, 1]);
         assert_eq!(items("low-margin"), [2, 1]);
         assert_eq!(items("flagged"), [1, 2, 3, 5]);
         assert_eq!(items("tripwires"), [6]);
         assert_eq!(items("tag:even"), [0, 2, 4]);
+        let mut evaluation = items("evaluation");
+        assert_ne!(evaluation, (7..47).collect::<Vec<_>>(), "the order is drawn");
+        evaluation.sort_unstable();
+        assert_eq!(evaluation, (7..47).collect::<Vec<_>>());
         assert_eq!(items("all").len(), 6);
         let audit = items("audit");
         assert_eq!(audit.len(), 3);
         config.run.seed = 8;
         let seeds = (0..20).map(|seed| {
             config.run.seed = seed;
-            Queues::of(pairs(6), &of, vec![], &config).queue("audit").unwrap().items.clone()
+            Queues::of(pairs(6), &of, vec![], vec![], &config).queue("audit").unwrap().items.clone()
         });
         assert!(seeds.collect::<BTreeSet<_>>().len() > 10, "the audit is drawn by the run's seed");
-        assert!(Queues::of(vec![], &of, vec![], &config).queues.is_empty());
+        assert!(Queues::of(vec![], &of, vec![], vec![], &config).queues.is_empty());
     }
 
     #[test]

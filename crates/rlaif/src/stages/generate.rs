@@ -21,7 +21,9 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         stage: "generate",
         purpose: "generate",
         policy: BASELINE,
+        prompts: &context.prompts.train,
         split: Split::Train,
+        tokenizer: context.tokenizer(),
         n: config.n,
         systems: &config.systems,
         config: SamplingConfig {

@@ -17,6 +17,7 @@ use crate::watching;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Stage;
 use rlaif_train::member_folder;
+use serde_json::Value;
 use std::path::Path;
 
 /// Runs a stage, or goes on with it where it stopped.
@@ -71,11 +72,37 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
         }
         Stage::Evaluate => {
             context.wait(context.store.clear_evaluate())?;
+            let alone = |name: &String| [Stage::Evaluate, Stage::Report].iter().any(|it| it.name() == name);
+            if context.manifest.stages.keys().all(alone) {
+                context.wait(context.store.clear_prompts())?; // no other stage does
+            }
             remove(&folder.evaluation())?;
         }
         Stage::Report => remove(&folder.report())?,
     }
     Ok(())
+}
+
+/// What labels of people are called among the inputs of a recipe.
+pub const LABELS_OF_PEOPLE: &str = "labels of people";
+
+/// What of an evaluation's recipe changes how its responses and verdicts are added up, or asks for more of them, and none of those that
+/// there are.
+const ADDED_UP: [&str; 3] = ["evaluate.against", "evaluate.margin", "evaluate.max_regressions"];
+
+/// Whether a stage can go on with what it made for another recipe, so that it need not be cleared.
+pub fn can_keep(stage: Stage, before: &Value, now: &Value) -> bool {
+    let rest = |recipe: &Value| {
+        let mut recipe = recipe.clone();
+        if let Some(recipe) = recipe.as_object_mut() {
+            ADDED_UP.iter().for_each(|key| drop(recipe.remove(*key)));
+        }
+        if let Some(inputs) = recipe["inputs"].as_object_mut() {
+            inputs.remove(LABELS_OF_PEOPLE);
+        }
+        recipe
+    };
+    stage == Stage::Evaluate && rest(before) == rest(now)
 }
 
 /// Whether what a finished stage made is still there.
@@ -128,9 +155,11 @@ pub fn size(context: &Context, stage: Stage) -> String {
         Stage::Dpo => format!("{} epochs over the preferences", config.dpo.epochs),
         Stage::Ppo => ppo::size(&config.ppo),
         Stage::Evaluate => {
+            let advice = evaluate::sample_size::of(context).map(|advice| format!("; {}", advice.sentence));
             format!(
-                "{} responses of each policy to {eval} prompts",
-                eval * config.evaluate.samples_per_prompt
+                "{} responses of each policy to {eval} prompts{}",
+                eval * config.evaluate.samples_per_prompt,
+                advice.unwrap_or_default()
             )
         }
         Stage::Report => "one page".into(),

@@ -7,6 +7,8 @@ mod batches;
 mod chromium;
 mod common;
 mod end_to_end;
+mod evaluate;
+mod evaluate_lab;
 mod export;
 #[cfg(feature = "hub")]
 mod hub;
