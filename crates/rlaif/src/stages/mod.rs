@@ -174,3 +174,25 @@ fn remove(path: &Path) -> Result<()> {
     };
     removed.with_context(|| format!("removing `{}`", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_evaluation_is_kept_where_it_is_only_added_up_anew() {
+        let before = json!({"evaluate": {"bootstrap": 200}, "inputs": {"ppo": "x"}});
+        let added = json!({
+            "evaluate": {"bootstrap": 200}, "evaluate.against": "all", "evaluate.margin": 0.1,
+            "evaluate.max_regressions": 0, "inputs": {"ppo": "x", "labels of people": "y"},
+        });
+        assert!(can_keep(Stage::Evaluate, &before, &added) && can_keep(Stage::Evaluate, &added, &before));
+        assert!(!can_keep(Stage::Label, &before, &added));
+        for (key, value) in [("inputs", json!({"ppo": "z"})), ("evaluate", json!({"temperature": 0.5}))] {
+            let mut other = before.clone();
+            other[key] = value;
+            assert!(!can_keep(Stage::Evaluate, &before, &other), "{key}");
+        }
+    }
+}

@@ -96,6 +96,7 @@ fn killed_again_and_again_an_evaluation_is_what_it_is_uninterrupted_and_buys_not
 fn a_win_by_length_is_corrected_by_length_and_by_people() {
     let biased = Taste::of(&[("strong", 0.0), ("weak", 0.0)], 2.5);
     let evaluated = Evaluated::new(240, biased, Duration::ZERO);
+    evaluated.brief_baseline();
     let lab = &evaluated.lab;
     lab.done(&EVALUATE);
     let comparison = evaluated.comparison("strong", "baseline");
@@ -208,6 +209,8 @@ fn a_regression_prompt_that_is_trained_on_is_refused_before_anything_is_computed
     };
     let fine = row("Fact", "{\"json\": true}");
     refused(&[fine.clone(), row("Say 3", "{\"json\": true}")], "must.jsonl: `line 2` is also trained on");
+    refused(&[fine.clone(), row("Fact 2", "{\"jsn\": true}")], "must.jsonl:2: there is no check `jsn`");
+    refused(&[fine, row("Fact 2", "{\"regex\": \"(\"}")], "must.jsonl:2: `check.regex` cannot be used");
     lab.write("rows.jsonl", "{\"prompt\": \"Learn\", \"completion\": \"Yes\"}\n");
     lab.edit("stages = ['evaluate', 'report']", "stages = ['sft', 'evaluate', 'report']");
     lab.edit("[generate]", "[sft]\ndata = [\"rows.jsonl\"]\n\n[generate]");
@@ -215,8 +218,6 @@ fn a_regression_prompt_that_is_trained_on_is_refused_before_anything_is_computed
     let (_, stderr) = lab.ends_with(1, &["run", "rlaif.toml"]);
     assert!(stderr.contains("must.jsonl: `line 1` is also trained on"), "{stderr}");
     assert!(!stderr.contains("sft: "), "refused before anything is computed: {stderr}");
-    refused(&[fine.clone(), row("Fact 2", "{\"jsn\": true}")], "must.jsonl:2: there is no check `jsn`");
-    refused(&[fine, row("Fact 2", "{\"regex\": \"(\"}")], "must.jsonl:2: `check.regex` cannot be used");
 }
 
 #[test]

@@ -108,7 +108,9 @@ fn responses(database: &Path) -> Vec<Response> {
         wait(async {
             let store = Store::open_read_only(&database).await.unwrap();
             let mut all = Vec::new();
-            for policy in ["baseline", "strong", "weak", "regression/baseline", "regression/strong"] {
+            for policy in
+                ["baseline", "strong", "weak", "regression/baseline", "regression/strong", "regression/weak"]
+            {
                 all.extend(store.responses(policy, None).await.unwrap());
             }
             all
@@ -168,6 +170,22 @@ impl Evaluated {
         let text = lab.read("rlaif.toml");
         lab.write("rlaif.toml", &(text + &models));
         Self { lab, calls, _runtime: runtime, _server: server }
+    }
+
+    /// Puts a baseline in place that ends its turn with one of sixteen letters, so that its answers are shorter than the others'.
+    pub fn brief_baseline(&self) {
+        std::fs::create_dir(self.lab.path("brief")).unwrap();
+        for file in std::fs::read_dir(tiny_llama()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), self.lab.path("brief").join(file.file_name())).unwrap();
+        }
+        let ends: Vec<u32> = std::iter::once(2).chain(100..116).collect();
+        let file = "brief/generation_config.json";
+        let mut config: Value = serde_json::from_str(&self.lab.read(file)).unwrap();
+        config["eos_token_id"] = ends.into();
+        self.lab.write(file, &config.to_string());
+        self.lab.edit(&tiny_llama().display().to_string(), "brief");
+        self.lab.edit("max_new_tokens = 12", "max_new_tokens = 40");
     }
 
     /// How often the judge was asked.
