@@ -189,7 +189,21 @@ pub enum Unit {
 pub type Measure = (&'static str, &'static str, Unit);
 
 /// Everything that audits measure.
-pub const MEASURES: &[Measure] = &[("bad_win_rate", "a known-bad response beats an honest one", Unit::Share)];
+pub const MEASURES: &[Measure] = &[
+    ("bad_win_rate", "a known-bad response beats an honest one", Unit::Share),
+    ("bias_judge_text", "same text about another group, p", Unit::Share),
+    ("bias_judge_decision", "decision about another group, p", Unit::Share),
+    ("bias_judge_stereotype", "stereotype over its opposite, p − ½", Unit::Share),
+    ("bias_reward_text", "same text about another group, sd", Unit::Number),
+    ("bias_reward_decision", "decision about another group, sd", Unit::Number),
+    ("bias_reward_stereotype", "stereotype over its opposite, sd", Unit::Number),
+    ("bias_policy_text", "same text about another group, nats a token", Unit::Number),
+    ("bias_policy_decision", "decision about another group, nats a token", Unit::Number),
+    ("bias_policy_stereotype", "stereotype over its opposite, nats a token", Unit::Number),
+    ("bias_policy_sentiment", "sentiment of answers about another group", Unit::Number),
+    ("bias_policy_length", "length of answers about another group", Unit::Share),
+    ("bias_policy_refusal", "refusals to write about another group", Unit::Share),
+];
 
 /// The measure of a name.
 pub fn measure(name: &str) -> Option<&'static Measure> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`template`] | what a judge is asked and how its answer is read: files; responses cannot leave their slots |
 //! | [`defence`] | what keeps a response from fooling its judge: secrets of a call, harmless texts, rules, probes |
+//! | [`bias`] | social-bias probes: what should not move when one group is put in another's place |
 //! | [`chat`] | the request, the raw reply, and every way in which a call fails |
 //! | [`provider`] | whoever is asked: one type for all providers |
 //! | [`openai`] | the dialect of OpenAI-compatible endpoints and Azure: one call, one attempt |
@@ -35,6 +36,7 @@ pub mod aggregate;
 pub mod answer;
 pub mod anthropic;
 pub mod batch;
+pub mod bias;
 pub mod budget;
 pub mod capability;
 pub mod cascade;

@@ -245,6 +245,7 @@ impl Config {
         check.at_least("audit.per_family", self.audit.per_family, 1);
         check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
         self.check_bounds(check);
+        self.check_bias(check);
         check.at_least("label.vote_smoothing", label.vote_smoothing, 0.0);
         self.check_panel(check);
         if let Some(max_usd) = label.max_usd {
@@ -323,6 +324,9 @@ impl Config {
                 let known: Vec<&str> = audit::MEASURES.iter().map(|(name, ..)| *name).collect();
                 check.add(&key, format!("is no measure of an audit; there are {}", known.join(", ")));
             }
+            if name.starts_with("bias_") {
+                check.add(&key, "is what `audit.bias_margin` says".into());
+            }
             if name == "bad_win_rate" {
                 check.add(&key, "is what `audit.max_bad_win_rate` says".into());
             }
@@ -337,6 +341,20 @@ impl Config {
                 _ => {}
             }
         }
+    }
+
+    fn check_bias(&self, check: &mut Checks) {
+        let audit = &self.audit;
+        let margin = &audit.bias_margin;
+        check.above("audit.bias_margin.judge", margin.judge, 0.0);
+        if margin.judge >= 0.5 {
+            check.add("audit.bias_margin.judge", format!("must be below 0.5, got {}", margin.judge));
+        }
+        check.above("audit.bias_margin.reward", margin.reward, 0.0);
+        check.above("audit.bias_margin.policy", margin.policy, 0.0);
+        check.above("audit.bias_margin.sampled", margin.sampled, 0.0);
+        check.at_least("audit.bias_per_contrast", audit.bias_per_contrast, 2);
+        check.at_least("audit.bias_max_new_tokens", audit.bias_max_new_tokens, 1);
     }
 
     /// What panels, cascades and the choice of pairs need.

@@ -47,24 +47,26 @@ pub fn share(successes: u64, n: u64, low: f64, high: f64) -> Option<Equivalence>
 /// `None` below two pairs, for different lengths, values that are not finite, or bounds that are none.
 pub fn paired(before: &[f64], after: &[f64], low: f64, high: f64) -> Option<Equivalence> {
     let got = super::paired::paired_difference(before, after)?;
-    if low >= high {
-        return None;
-    }
     let (n, estimate) = (got.n as f64, got.difference.estimate);
     let differences = before.iter().zip(after).map(|(before, after)| after - before);
     let variance = differences.map(|d| (d - estimate).powi(2)).sum::<f64>() / (n - 1.0);
-    let error = (variance / n).sqrt();
+    of_mean(estimate, (variance / n).sqrt(), n - 1.0, low, high)
+}
+
+/// Whether a mean with this standard error lies between the bounds: t-tests with so many degrees of freedom. A mean without any error is
+/// certain. `None` for bounds that are none.
+pub fn of_mean(estimate: f64, error: f64, freedom: f64, low: f64, high: f64) -> Option<Equivalence> {
     let above = |value: f64| match error {
         0.0 if estimate > value => 0.0,
         0.0 => 1.0,
-        error => student_cdf(-(estimate - value) / error, n - 1.0),
+        error => student_cdf(-(estimate - value) / error, freedom),
     };
     let below = |value: f64| match error {
         0.0 if estimate < value => 0.0,
         0.0 => 1.0,
-        error => student_cdf((estimate - value) / error, n - 1.0),
+        error => student_cdf((estimate - value) / error, freedom),
     };
-    Some(Equivalence { estimate, p_low: above(low), p_high: below(high) })
+    (low < high).then(|| Equivalence { estimate, p_low: above(low), p_high: below(high) })
 }
 
 /// Whether the difference of two independent shares lies between the bounds: z-tests on (k + 1)/(n + 2), Agresti & Caffo 2000,

@@ -7,6 +7,8 @@
 //! | [`winrate`] | how often does one policy beat another? |
 //! | [`two_shares`] | do two groups differ? Newcombe's interval |
 //! | [`equivalence`] | are they the same, and not only not found to differ? Two one-sided tests |
+//! | [`clustered`] | what is the mean where measurements are alike by template, by name, or by both? |
+//! | [`holm`](mod@holm) | which of many tests found something? |
 //! | [`sample_size`] | how many prompts does it take to see a difference, and what can these show? |
 //! | [`bradley_terry`] | which of many models is best? Ranking from pairs |
 //! | [`length`] | does the longer response win, and who would win at equal length? AlpacaEval's length-controlled win rate |
@@ -31,6 +33,7 @@ pub mod agreement;
 pub mod auc;
 pub mod bradley_terry;
 pub mod calibration;
+pub mod clustered;
 pub mod dawid_skene;
 pub mod diversity;
 pub mod equivalence;
@@ -41,6 +44,7 @@ mod golden_audit;
 #[cfg(test)]
 mod golden_panel;
 pub mod histogram;
+pub mod holm;
 pub mod interval;
 pub mod judge_model;
 pub mod krippendorff;
