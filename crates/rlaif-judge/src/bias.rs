@@ -116,7 +116,10 @@ impl Person {
     fn fill(&self, template: &str) -> String {
         let capital = |word: &str| {
             let mut letters = word.chars();
-            letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+            letters
+                .next()
+                .map(|first| first.to_uppercase().chain(letters).collect::<String>())
+                .unwrap_or_default()
         };
         let [they, them, their] = self.pronouns;
         template
@@ -203,7 +206,8 @@ fn read<T: for<'de> Deserialize<'de>>(text: &str) -> T {
 }
 
 fn contrasts_of(groups: Groups) -> Vec<Contrast> {
-    let everybody: Vec<&String> = groups.women.iter().zip(&groups.men).flat_map(<[&String; 2]>::from).collect();
+    let everybody: Vec<&String> =
+        groups.women.iter().zip(&groups.men).flat_map(<[&String; 2]>::from).collect();
     let of = |row: &ContrastRow| -> Vec<[Person; 2]> {
         let carriers: Vec<&String> = match row.people.as_deref() {
             Some("women") => groups.women.iter().collect(),
@@ -290,13 +294,7 @@ pub fn open(per_contrast: usize) -> Vec<Open> {
     contrasts().iter().enumerate().flat_map(of).collect()
 }
 
-fn item(
-    probe: Probe,
-    contrast: usize,
-    template: usize,
-    people: usize,
-    comparisons: Vec<Comparison>,
-) -> Item {
+fn item(probe: Probe, contrast: usize, template: usize, people: usize, comparisons: Vec<Comparison>) -> Item {
     let axis = &contrasts()[contrast].axis;
     Item { probe, axis, contrast, template, people: people_number(contrast, people), comparisons }
 }
@@ -310,15 +308,21 @@ fn people_number(contrast: usize, people: usize) -> usize {
 /// about equally often.
 fn cells(templates: &[usize], people: usize, most: usize) -> Vec<(usize, usize)> {
     let diagonal = |shift: usize| {
-        templates.iter().enumerate().map(move |(place, template)| (*template, (place + shift) % people.max(1)))
+        templates
+            .iter()
+            .enumerate()
+            .map(move |(place, template)| (*template, (place + shift) % people.max(1)))
     };
     (0..people).flat_map(diagonal).take(most).collect()
 }
 
 fn stereotypes() -> impl Iterator<Item = Item> {
     let mut number = 0;
-    STEREOTYPES.sentences.iter().flat_map(|(axis, sentences)| sentences.iter().map(move |text| (axis, text))).map(
-        move |(axis, text)| {
+    STEREOTYPES
+        .sentences
+        .iter()
+        .flat_map(|(axis, sentences)| sentences.iter().map(move |text| (axis, text)))
+        .map(move |(axis, text)| {
             number += 1;
             let (before, words, after) = alternatives(text);
             let [a, b] = words.map(|word| format!("{before}{word}{after}"));
@@ -331,8 +335,7 @@ fn stereotypes() -> impl Iterator<Item = Item> {
                 people: number,
                 comparisons: vec![comparison],
             }
-        },
-    )
+        })
 }
 
 /// What stands before, the two words, and what stands behind: of `The [old|young] man`.
@@ -432,7 +435,11 @@ mod tests {
                 }
             }
             let same = |of: fn(&[Person; 2]) -> &Person| {
-                groups.people.iter().map(|people| (&of(people).who, of(people).pronouns)).collect::<BTreeSet<_>>()
+                groups
+                    .people
+                    .iter()
+                    .map(|people| (&of(people).who, of(people).pronouns))
+                    .collect::<BTreeSet<_>>()
             };
             assert_eq!(same(|people| &people[0]).len(), 8, "{}", groups.words());
             assert_eq!(same(|people| &people[1]).len(), 8, "{}", groups.words());
@@ -459,7 +466,10 @@ mod tests {
             assert!(follows.starts_with(|c: char| c.is_lowercase()), "{id}: {after}");
             assert!(!after.starts_with(','), "{id}: two commas");
             assert!(!after.contains("{who}"), "{id}");
-            assert!(text.to_lowercase().contains("{the"), "{id}: no pronoun, so that `he` and `they` are one text");
+            assert!(
+                text.to_lowercase().contains("{the"),
+                "{id}: no pronoun, so that `he` and `they` are one text"
+            );
             for verb in ["is", "was", "has", "does", "are", "were", "have", "do"] {
                 for pronoun in ["{they}", "{They}"] {
                     assert!(!text.contains(&format!("{pronoun} {verb} ")), "{id}: {pronoun} {verb}");
@@ -482,7 +492,9 @@ mod tests {
             assert!(unfavourable.starts_with(other), "{id}");
         }
         for axis in axes() {
-            assert!(TEMPLATES.decision.iter().filter(|row| !row.without.contains(&axis.to_owned())).count() >= 8);
+            assert!(
+                TEMPLATES.decision.iter().filter(|row| !row.without.contains(&axis.to_owned())).count() >= 8
+            );
         }
     }
 
@@ -494,8 +506,12 @@ mod tests {
             let mut balance: BTreeMap<(&str, &str), i32> = BTreeMap::new();
             for text in sentences {
                 let (_, [one, other], after) = alternatives(text);
-                assert!(!one.is_empty() && !other.is_empty() && one != other && !after.contains('['), "{text}");
-                *balance.entry((one.min(other), one.max(other))).or_default() += if one < other { 1 } else { -1 };
+                assert!(
+                    !one.is_empty() && !other.is_empty() && one != other && !after.contains('['),
+                    "{text}"
+                );
+                *balance.entry((one.min(other), one.max(other))).or_default() +=
+                    if one < other { 1 } else { -1 };
             }
             assert!(balance.values().all(|sum| *sum == 0), "{axis}: {balance:?}");
         }
@@ -507,7 +523,8 @@ mod tests {
 
     #[test]
     fn few_items_are_spread_over_templates_and_people() {
-        let few: Vec<Item> = items(24).into_iter().filter(|it| it.probe == Probe::Text && it.contrast == 3).collect();
+        let few: Vec<Item> =
+            items(24).into_iter().filter(|it| it.probe == Probe::Text && it.contrast == 3).collect();
         assert_eq!(few.len(), 24);
         let count = |of: fn(&Item) -> usize| {
             let mut counts: BTreeMap<usize, usize> = BTreeMap::new();

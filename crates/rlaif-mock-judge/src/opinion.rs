@@ -40,7 +40,8 @@ pub fn quality(text: &str, seed: u64) -> f64 {
 /// Decides. `rng` is a stream of this request, so that the same request gets the same answer.
 ///
 /// A share `position_bias` names a fixed position. In the others
-/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length).
+/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length + word_bias · (1 if it alone has one of
+/// the words of bias_for, −1 if the other alone does)).
 /// Confidence is calibrated where no bias interferes: of verdicts given with confidence c, a share c is right.
 pub fn decide<R: Rng>(question: &Question, whole: &str, options: &Options, rng: &mut R) -> Opinion {
     let quality = match question.responses.as_slice() {
@@ -67,7 +68,9 @@ pub fn decide<R: Rng>(question: &Question, whole: &str, options: &Options, rng: 
     // Between equals a coin says who counts as better.
     let better_is_first = if gap == 0.0 { equal < 0.5 } else { gap > 0.0 };
     let towards_better = if better_is_first { 1.0 } else { -1.0 };
-    let logit = logit(options.accuracy) + options.length_bias * relative_length(question) * towards_better;
+    let biases = options.length_bias * relative_length(question)
+        + options.word_bias * words(question, &options.bias_for);
+    let logit = logit(options.accuracy) + biases * towards_better;
     let is_right = correct < sigmoid(logit);
     Opinion {
         choice: first_choice(better_is_first == is_right),
@@ -82,6 +85,16 @@ fn relative_length(question: &Question) -> f64 {
     let [first, second] = question.responses.as_slice() else { return 0.0 };
     let (first, second) = (first.chars().count() as f64, second.chars().count() as f64);
     if first + second == 0.0 { 0.0 } else { (first - second) / ((first + second) / 2.0) }
+}
+
+/// 1 if the first alone has one of these words, −1 if the second alone does, else 0.
+fn words(question: &Question, words: &[String]) -> f64 {
+    let [first, second] = question.responses.as_slice() else { return 0.0 };
+    let has = |text: &str| {
+        let mut own = text.split(|c: char| !c.is_alphanumeric());
+        f64::from(u8::from(own.any(|word| words.iter().any(|known| known == word))))
+    };
+    has(first) - has(second)
 }
 
 /// The shape of the confidences: c = ½ + ½·v with v from Beta(α, 1), α = m/(1 − m), so that c has the mean of the accuracy
@@ -183,6 +196,20 @@ mod tests {
         let long = format!("{}[q=0.4]", "x".repeat(23));
         let said = opinions(&pair(&long, "xxx[q=0.9]"), &options, n);
         assert_share(share(&said, |o| o.choice == Choice::First), sigmoid(1.5), n as f64);
+    }
+
+    #[test]
+    fn a_weakness_for_words_shifts_the_logit_wherever_they_stand() {
+        let n = 20_000;
+        let bias_for = vec!["Jacob".to_owned(), "James".to_owned()];
+        let options = Options { accuracy: 0.5, bias_for, word_bias: 1.0, ..Options::default() };
+        let first = |one: &str, other: &str| {
+            share(&opinions(&pair(one, other), &options, n), |o| o.choice == Choice::First)
+        };
+        assert_share(first("“Jacob” won.", "Hannah won."), sigmoid(1.0), n as f64);
+        assert_share(first("Hannah won.", "So James won."), sigmoid(-1.0), n as f64);
+        assert_share(first("James won.", "Jacob won."), 0.5, n as f64);
+        assert_share(first("Jacobs won.", "Hannah won."), 0.5, n as f64);
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub struct Options {
     /// Logit added for a response per unit of relative length, (its characters − the other's) / their mean
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Judging")]
     pub length_bias: f64,
+    /// Words for which it has a weakness, such as names
+    #[arg(long, value_name = "WORD", value_delimiter = ',', help_heading = "Judging")]
+    pub bias_for: Vec<String>,
+    /// Logit added for a response that has one of the words of `--bias-for` where the other has none
+    #[arg(long, default_value_t = 2.0, allow_negative_numbers = true, help_heading = "Judging")]
+    pub word_bias: f64,
     /// Say `tie` where the qualities differ by less than this and the prompt offers a tie
     #[arg(long, default_value_t = 0.0, value_parser = share, help_heading = "Judging")]
     pub tie_below: f64,
@@ -273,12 +279,10 @@ impl Options {
                 return Err(OptionsError::OutOfRange { name, must: "from 0 to 1", got });
             }
         }
-        if !self.length_bias.is_finite() {
-            return Err(OptionsError::OutOfRange {
-                name: "length-bias",
-                must: "a finite number",
-                got: self.length_bias,
-            });
+        for (name, got) in [("length-bias", self.length_bias), ("word-bias", self.word_bias)] {
+            if !got.is_finite() {
+                return Err(OptionsError::OutOfRange { name, must: "a finite number", got });
+            }
         }
         for (name, got) in [("burst-seconds", self.burst_seconds), ("retry-after", self.retry_after)] {
             if !(got > 0.0 && got <= 86_400.0) {
@@ -320,6 +324,7 @@ mod tests {
             Options { chaos: f64::NAN, ..default() },
             Options { burst_seconds: 0.0, ..default() },
             Options { length_bias: f64::INFINITY, ..default() },
+            Options { word_bias: f64::NAN, ..default() },
             Options { usd_per_million_input: -1.0, ..default() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");

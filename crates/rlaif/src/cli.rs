@@ -185,6 +185,17 @@ pub struct ReviewArgs {
     pub allow_host: Vec<String>,
 }
 
+/// What `rlaif audit --bias` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BiasOf {
+    /// The judges of labels and of the evaluation
+    Judges,
+    /// The reward model
+    Reward,
+    /// The baseline, and what tuning changed of it
+    Policies,
+}
+
 /// `rlaif audit`.
 #[derive(Debug, Clone, Args)]
 pub struct AuditArgs {
@@ -194,6 +205,13 @@ pub struct AuditArgs {
     /// Show every judge known-bad responses against honest ones, in both orders
     #[arg(long)]
     pub robustness: bool,
+    /// Put one group in another's place and measure what moves: the reward model, the policies, and the judges, who are asked, which
+    /// costs; see `docs/audit-bias.md`
+    #[arg(long)]
+    pub bias: bool,
+    /// Of `--bias` only this; may be repeated
+    #[arg(long, value_name = "WHAT", value_enum, requires = "bias")]
+    pub bias_of: Vec<BiasOf>,
     /// Fail also where there is too little data to show that a bound is kept
     #[arg(long)]
     pub strict: bool,

@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use crate::judging::openai::price;
-use crate::judging::{forms, templates};
+use crate::judging::{Assignment, forms, templates};
 use crate::stages::evaluate::{players, regression};
 use anyhow::Result;
 use rlaif_core::MicroUsd;
@@ -98,6 +98,8 @@ fn plus(sum: Option<MicroUsd>, calls: u64, one: Option<MicroUsd>) -> Option<Micr
 /// Texts to be judged.
 struct Material<'a> {
     pairs: Vec<Pair>,
+    /// Share of the pairs that are seen in both orders.
+    position_check_rate: f64,
     prompts: HashMap<&'a str, &'a Prompt>,
     responses: HashMap<String, String>,
 }
@@ -118,6 +120,29 @@ pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
         }
         _ => return Ok(Vec::new()),
     };
+    of_judges(context, judges, &material, set)
+}
+
+/// What all judges of this work are asked about all of its pairs, as an audit asks them.
+///
+/// # Errors
+/// As [`of_stage`].
+pub fn of_work(context: &Context, work: &Assignment) -> Result<Vec<Estimate>> {
+    let material = Material {
+        pairs: work.pairs.clone(),
+        position_check_rate: work.label.position_check_rate,
+        prompts: work.prompts.iter().map(|(id, prompt)| (id.as_str(), prompt)).collect(),
+        responses: work.responses.iter().map(|(id, response)| (id.clone(), response.text.clone())).collect(),
+    };
+    of_judges(context, work.judges, &material, work.set)
+}
+
+fn of_judges(
+    context: &Context,
+    judges: &[JudgeConfig],
+    material: &Material,
+    set: &str,
+) -> Result<Vec<Estimate>> {
     let mut answered: BTreeMap<String, u64> = BTreeMap::new();
     for count in context.wait(context.store.request_counts(set))? {
         if matches!(count.state, RequestState::Received | RequestState::Judged) {
@@ -129,7 +154,7 @@ pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
         let askers = templates::askers(context, judge)?;
         let mut to_find = forms::to_find(context, judge, &askers)?.len() as u64;
         for asker in &askers {
-            let mut estimate = estimate(context, judge, asker, &material)?;
+            let mut estimate = estimate(context, judge, asker, material)?;
             estimate.add_probes(context, judge, std::mem::take(&mut to_find));
             estimate.answered = answered.get(&judge.name).copied().unwrap_or(0);
             estimates.push(estimate);
@@ -171,7 +196,8 @@ fn to_label(context: &Context) -> Result<Material<'_>> {
         });
         pairs.extend(pairs_of(&own, prompt));
     }
-    Ok(Material { pairs, prompts, responses })
+    let position_check_rate = config.label.position_check_rate;
+    Ok(Material { pairs, position_check_rate, prompts, responses })
 }
 
 /// Everyone who meets, and what of the regression set judges decide.
@@ -226,7 +252,8 @@ fn to_evaluate<'a>(context: &'a Context, set: Option<&'a regression::Set>) -> Re
     }
     let prompts = context.prompts.eval.iter().chain(judged);
     let prompts = prompts.map(|prompt| (prompt.id.as_str(), prompt)).collect();
-    Ok(Material { pairs, prompts, responses })
+    let position_check_rate = config.label.position_check_rate;
+    Ok(Material { pairs, position_check_rate, prompts, responses })
 }
 
 /// A response of so many tokens.
@@ -266,7 +293,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
     let (mut usual, mut at_most) = (Some(MicroUsd::ZERO), Some(MicroUsd::ZERO));
     let mut seconds = 0.0;
     for (index, step) in asker.steps().iter().enumerate() {
-        let calls = votes * requests(context, asker, index, material, seed);
+        let calls = votes * requests(asker, index, material, seed);
         let most = step.max_tokens.unwrap_or(judge.max_tokens);
         let expected = step.expected_tokens.unwrap_or(most / 2).min(most);
         let mut sums = Sums::default();
@@ -304,7 +331,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
 }
 
 /// How many different requests a step makes of one vote.
-fn requests(context: &Context, asker: &Asker, step: usize, material: &Material, seed: u64) -> u64 {
+fn requests(asker: &Asker, step: usize, material: &Material, seed: u64) -> u64 {
     let distinct = |each: &dyn Fn(&Pair) -> Vec<String>| {
         material.pairs.iter().flat_map(each).collect::<HashSet<String>>().len() as u64
     };
@@ -314,7 +341,7 @@ fn requests(context: &Context, asker: &Asker, step: usize, material: &Material, 
     if asker.template().shows_only_the_prompt(step) {
         return distinct(&|pair| vec![pair.prompt_id.clone()]);
     }
-    let both = context.config.label.position_check_rate;
+    let both = material.position_check_rate;
     material.pairs.iter().map(|pair| orders(seed, &pair.id, both).len() as u64).sum()
 }
 

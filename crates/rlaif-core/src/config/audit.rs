@@ -36,7 +36,7 @@ pub struct BiasMargin {
     pub judge: f64,
     /// Of a reward, in standard deviations of the reward over the baseline's responses. Default 0.2, what Cohen calls a small effect.
     pub reward: f64,
-    /// Of a policy's log-odds, in nats per token of the answer. Default 0.05: an answer of ten tokens half as likely again.
+    /// Of a policy's log-odds, in nats per token of the answer. Default 0.05: an answer of eight tokens half as likely again.
     pub policy: f64,
     /// Of what a policy writes: points of sentiment (VADER's, from −1 to 1), share of the length, share refused. Default 0.1.
     pub sampled: f64,

@@ -56,9 +56,8 @@ pub fn two_way(values: &[f64], rows: &[usize], columns: &[usize]) -> Option<Clus
 }
 
 fn mean(values: &[f64], clusters: &[usize]) -> Option<f64> {
-    let sane = !values.is_empty()
-        && values.len() == clusters.len()
-        && values.iter().all(|value| value.is_finite());
+    let sane =
+        !values.is_empty() && values.len() == clusters.len() && values.iter().all(|value| value.is_finite());
     sane.then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
@@ -121,7 +120,8 @@ mod tests {
         let (mut hits, mut naive) = (0, 0);
         for experiment in 0..1000 {
             let mut random = seed::stream(experiment, "test", 0);
-            let mut effects = |n: usize| -> Vec<f64> { (0..n).map(|_| random.random_range(-1.0..1.0)).collect() };
+            let mut effects =
+                |n: usize| -> Vec<f64> { (0..n).map(|_| random.random_range(-1.0..1.0)).collect() };
             let (templates, names, noise) = (effects(12), effects(8), effects(96));
             let rows: Vec<usize> = (0..96).map(|i| i / 8).collect();
             let columns: Vec<usize> = (0..96).map(|i| i % 8).collect();

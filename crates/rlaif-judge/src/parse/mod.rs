@@ -14,6 +14,7 @@ mod thinking;
 
 pub use jsonl::{JsonlCounts, jsonl};
 pub(crate) use text::half_width;
+pub use text::is_refusal;
 
 use rlaif_core::records::{Choice, NoVerdict};
 use serde::{Deserialize, Serialize};

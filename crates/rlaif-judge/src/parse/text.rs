@@ -248,6 +248,7 @@ static REFUSAL: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-pub(super) fn is_refusal(text: &str) -> bool {
+/// Whether a text begins as those do that refuse to answer, in English.
+pub fn is_refusal(text: &str) -> bool {
     REFUSAL.is_match(text)
 }

@@ -1,5 +1,6 @@
 //! What an audit is made of. Each part measures; what it measured is held against `audit.bounds`, kept in `audit.json`, and shown as one table.
 
+pub mod bias;
 mod table;
 
 pub use table::table;
@@ -18,6 +19,8 @@ use rlaif_core::clock::now_ms;
 pub enum Part {
     /// Known-bad responses against honest ones.
     Robustness,
+    /// One group in another's place.
+    Bias,
 }
 
 impl Part {
@@ -25,12 +28,13 @@ impl Part {
     pub fn name(self) -> &'static str {
         match self {
             Self::Robustness => "robustness",
+            Self::Bias => "bias",
         }
     }
 
     /// The parts that were asked for; where none was, those that ask no judge anything.
     pub fn asked(args: &AuditArgs) -> Vec<Self> {
-        [(args.robustness, Self::Robustness)]
+        [(args.robustness, Self::Robustness), (args.bias, Self::Bias)]
             .into_iter()
             .filter_map(|(asked, part)| asked.then_some(part))
             .collect()
@@ -43,6 +47,7 @@ impl Part {
     pub fn measure(self, context: &mut Context, args: &AuditArgs) -> Result<AuditPart> {
         let measured = match self {
             Self::Robustness => robustness::audit::measure(context, args)?,
+            Self::Bias => bias::measure(context, args)?,
         };
         let bounds = &context.config.audit.bounds;
         let part = AuditPart {

@@ -11,7 +11,9 @@ use rlaif_core::audit::Audit;
 pub fn run(args: &AuditArgs) -> Result<u8> {
     let parts = Part::asked(args);
     if parts.is_empty() {
-        return Err(UserError::new("nothing to audit was named").hint("Write `--robustness`").into());
+        return Err(UserError::new("nothing to audit was named")
+            .hint("Write `--robustness` or `--bias`")
+            .into());
     }
     let mut context = Context::open(&args.config)?;
     let mut audit = Audit::default();

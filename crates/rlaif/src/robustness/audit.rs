@@ -40,7 +40,7 @@ pub fn measure(context: &mut Context, args: &AuditArgs) -> Result<Vec<Measuremen
 }
 
 /// The judges of labels, and those of the evaluation that are others.
-fn judges(context: &Context) -> Vec<JudgeConfig> {
+pub fn judges(context: &Context) -> Vec<JudgeConfig> {
     let mut judges = context.config.label.judges.clone();
     for judge in context.config.evaluation_judges() {
         if !judges.iter().any(|known| known.name == judge.name) {

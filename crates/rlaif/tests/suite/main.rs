@@ -4,6 +4,7 @@
 mod asking;
 mod bad_input;
 mod batches;
+mod bias;
 mod chromium;
 mod common;
 mod end_to_end;
