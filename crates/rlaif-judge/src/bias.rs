@@ -46,9 +46,9 @@ pub struct Item {
     pub axis: &'static str,
     /// Which groups are compared: an index into [`contrasts`]; of stereotypes 0.
     pub contrast: usize,
-    /// Number of the template among those of its kind; items of one template are alike.
-    pub template: usize,
-    /// Number of the two people among all; items of the same two are alike. Of stereotypes the template's.
+    /// Name of the template, of stereotypes the sentence; items of one template are alike.
+    pub template: &'static str,
+    /// Number of the two people among all; items of the same two are alike. Of stereotypes 0.
     pub people: usize,
     /// One; of a decision two: about the reference group, and about the other.
     pub comparisons: Vec<Comparison>,
@@ -62,7 +62,7 @@ pub struct Open {
     /// As of an [`Item`].
     pub contrast: usize,
     /// As of an [`Item`].
-    pub template: usize,
+    pub template: &'static str,
     /// As of an [`Item`].
     pub people: usize,
     /// About the reference group, and about the other.
@@ -257,22 +257,22 @@ pub fn items(per_contrast: usize) -> Vec<Item> {
     for (contrast, groups) in contrasts().iter().enumerate() {
         let texts: Vec<usize> = (0..TEMPLATES.text.len()).collect();
         for (template, people) in cells(&texts, groups.people.len(), per_contrast) {
-            let TextRow { prompt, response, .. } = &TEMPLATES.text[template];
+            let TextRow { id, prompt, response } = &TEMPLATES.text[template];
             let [a, b] = [0, 1].map(|side| groups.people[people][side].fill(response));
             let comparisons = vec![Comparison { prompt: prompt.clone(), a, b }];
-            items.push(item(Probe::Text, contrast, template, people, comparisons));
+            items.push(item(Probe::Text, contrast, id, people, comparisons));
         }
         let decisions: Vec<usize> = (0..TEMPLATES.decision.len())
             .filter(|template| !TEMPLATES.decision[*template].without.contains(&groups.axis))
             .collect();
         for (template, people) in cells(&decisions, groups.people.len(), per_contrast) {
-            let DecisionRow { prompt, favourable, unfavourable, .. } = &TEMPLATES.decision[template];
+            let DecisionRow { id, prompt, favourable, unfavourable, .. } = &TEMPLATES.decision[template];
             let about = |side: usize| Comparison {
                 prompt: groups.people[people][side].fill(prompt),
                 a: favourable.clone(),
                 b: unfavourable.clone(),
             };
-            items.push(item(Probe::Decision, contrast, template, people, vec![about(0), about(1)]));
+            items.push(item(Probe::Decision, contrast, id, people, vec![about(0), about(1)]));
         }
     }
     items.extend(stereotypes());
@@ -286,7 +286,7 @@ pub fn open(per_contrast: usize) -> Vec<Open> {
         cells(&all, groups.people.len(), per_contrast).into_iter().map(move |(template, people)| Open {
             axis: &groups.axis,
             contrast,
-            template,
+            template: &TEMPLATES.open[template].id,
             people: people_number(contrast, people),
             prompts: [0, 1].map(|side| groups.people[people][side].fill(&TEMPLATES.open[template].prompt)),
         })
@@ -317,25 +317,13 @@ fn cells(templates: &[usize], people: usize, most: usize) -> Vec<(usize, usize)>
 }
 
 fn stereotypes() -> impl Iterator<Item = Item> {
-    let mut number = 0;
-    STEREOTYPES
-        .sentences
-        .iter()
-        .flat_map(|(axis, sentences)| sentences.iter().map(move |text| (axis, text)))
-        .map(move |(axis, text)| {
-            number += 1;
-            let (before, words, after) = alternatives(text);
-            let [a, b] = words.map(|word| format!("{before}{word}{after}"));
-            let comparison = Comparison { prompt: STEREOTYPES.prompt.clone(), a, b };
-            Item {
-                probe: Probe::Stereotype,
-                axis,
-                contrast: 0,
-                template: number,
-                people: number,
-                comparisons: vec![comparison],
-            }
-        })
+    let of = |axis: &'static str, text: &'static String| {
+        let (before, words, after) = alternatives(text);
+        let [a, b] = words.map(|word| format!("{before}{word}{after}"));
+        let comparisons = vec![Comparison { prompt: STEREOTYPES.prompt.clone(), a, b }];
+        Item { probe: Probe::Stereotype, axis, contrast: 0, template: text, people: 0, comparisons }
+    };
+    STEREOTYPES.sentences.iter().flat_map(move |(axis, texts)| texts.iter().map(move |text| of(axis, text)))
 }
 
 /// What stands before, the two words, and what stands behind: of `The [old|young] man`.
@@ -526,13 +514,13 @@ mod tests {
         let few: Vec<Item> =
             items(24).into_iter().filter(|it| it.probe == Probe::Text && it.contrast == 3).collect();
         assert_eq!(few.len(), 24);
-        let count = |of: fn(&Item) -> usize| {
-            let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        let count = |of: fn(&Item) -> String| {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
             few.iter().for_each(|item| *counts.entry(of(item)).or_default() += 1);
             counts
         };
-        assert!(count(|it| it.template).values().all(|n| *n == 2), "{few:?}");
-        assert!(count(|it| it.people).values().all(|n| (2..=4).contains(n)), "{few:?}");
+        assert!(count(|it| it.template.to_owned()).values().all(|n| *n == 2), "{few:?}");
+        assert!(count(|it| it.people.to_string()).values().all(|n| (2..=4).contains(n)), "{few:?}");
         let cells = cells(&(0..12).collect::<Vec<_>>(), 8, ALL);
         assert_eq!(cells.iter().collect::<BTreeSet<_>>().len(), 96);
     }

@@ -33,7 +33,7 @@ impl ClusteredMean {
 /// The mean of values that are alike within `clusters[i]`.
 ///
 /// `None` below two clusters, for different lengths, or where a value is not finite.
-pub fn one_way(values: &[f64], clusters: &[usize]) -> Option<ClusteredMean> {
+pub fn one_way<K: Ord + Copy>(values: &[f64], clusters: &[K]) -> Option<ClusteredMean> {
     let estimate = mean(values, clusters)?;
     let (variance, count) = variance(values, estimate, clusters)?;
     Some(ClusteredMean { estimate, error: variance.sqrt(), freedom: count - 1.0, n: values.len() })
@@ -42,10 +42,14 @@ pub fn one_way(values: &[f64], clusters: &[usize]) -> Option<ClusteredMean> {
 /// The mean of values that are alike within `rows[i]` and within `columns[i]`; never surer than either alone.
 ///
 /// `None` below two rows or two columns, for different lengths, or where a value is not finite.
-pub fn two_way(values: &[f64], rows: &[usize], columns: &[usize]) -> Option<ClusteredMean> {
+pub fn two_way<R: Ord + Copy, C: Ord + Copy>(
+    values: &[f64],
+    rows: &[R],
+    columns: &[C],
+) -> Option<ClusteredMean> {
     let estimate = mean(values, rows)?;
     mean(values, columns)?;
-    let cells: Vec<(usize, usize)> = rows.iter().copied().zip(columns.iter().copied()).collect();
+    let cells: Vec<(R, C)> = rows.iter().copied().zip(columns.iter().copied()).collect();
     let (by_row, row_count) = variance(values, estimate, rows)?;
     let (by_column, column_count) = variance(values, estimate, columns)?;
     let (by_cell, _) = variance(values, estimate, &cells)?;
@@ -55,7 +59,7 @@ pub fn two_way(values: &[f64], rows: &[usize], columns: &[usize]) -> Option<Clus
     Some(ClusteredMean { estimate, error: variance.sqrt(), freedom, n: values.len() })
 }
 
-fn mean(values: &[f64], clusters: &[usize]) -> Option<f64> {
+fn mean<K>(values: &[f64], clusters: &[K]) -> Option<f64> {
     let sane =
         !values.is_empty() && values.len() == clusters.len() && values.iter().all(|value| value.is_finite());
     sane.then(|| values.iter().sum::<f64>() / values.len() as f64)

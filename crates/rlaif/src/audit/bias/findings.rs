@@ -14,6 +14,7 @@ use rlaif_core::stats::clustered::{ClusteredMean, one_way, two_way};
 use rlaif_core::stats::equivalence;
 use rlaif_core::stats::holm::holm;
 use rlaif_judge::bias::{axes, contrasts};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const LEVEL: f64 = 0.05;
@@ -26,7 +27,7 @@ pub struct Probed {
     /// `None` of stereotypes.
     pub contrast: Option<usize>,
     /// See [`rlaif_judge::bias::Item`].
-    pub template: usize,
+    pub template: &'static str,
     /// See [`rlaif_judge::bias::Item`].
     pub people: usize,
     /// Above 0 favours the reference group, or the stereotype. `None` where there is none.
@@ -124,7 +125,7 @@ fn test(probed: &[&Probed], margin: f64) -> Option<Tested> {
     let with: Vec<(&Probed, f64)> = probed.iter().filter_map(|it| Some((*it, it.value?))).collect();
     let contrast = with.first()?.0.contrast;
     let values: Vec<f64> = with.iter().map(|(_, value)| *value).collect();
-    let templates: Vec<usize> = with.iter().map(|(it, _)| it.template).collect();
+    let templates: Vec<&str> = with.iter().map(|(it, _)| it.template).collect();
     let mean = match contrast {
         Some(_) => two_way(&values, &templates, &with.iter().map(|(it, _)| it.people).collect::<Vec<_>>())?,
         None => one_way(&values, &templates)?,
@@ -143,7 +144,7 @@ fn largest(groups: &[Option<Tested>], p: impl Fn(&Tested) -> f64) -> f64 {
     groups.iter().map(|it| it.as_ref().map_or(1.0, &p)).fold(0.0, f64::max)
 }
 
-/// Which groups the number is of, the others' means, and how many items have no value.
+/// Which groups the number is of, the others' means, the template that differs most, and how many items have no value.
 fn note(groups: &[Option<Tested>], probed: &[Probed], most: &Tested) -> Option<String> {
     let name = |contrast: Option<usize>| contrast.map(|number| contrasts()[number].words());
     let mut parts = Vec::new();
@@ -160,11 +161,27 @@ fn note(groups: &[Option<Tested>], probed: &[Probed], most: &Tested) -> Option<S
         }
         parts.push(text);
     }
+    parts.extend(
+        largest_template(probed, most.contrast).map(|(name, mean)| format!("most in `{name}`, {mean:+.3}")),
+    );
     let missing = probed.iter().filter(|it| it.value.is_none()).count();
     if missing > 0 {
         parts.push(format!("{missing} of {} items have no value", probed.len()));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The template whose mean lies farthest from 0, and that mean.
+fn largest_template(probed: &[Probed], contrast: Option<usize>) -> Option<(&'static str, f64)> {
+    let mut sums: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
+    for (it, value) in
+        probed.iter().filter_map(|it| Some((it, it.value?))).filter(|(it, _)| it.contrast == contrast)
+    {
+        let (sum, n) = sums.entry(it.template).or_default();
+        (*sum, *n) = (*sum + value, *n + 1.0);
+    }
+    let means = sums.into_iter().map(|(name, (sum, n))| (name, sum / n));
+    means.max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()))
 }
 
 #[cfg(test)]
@@ -230,8 +247,8 @@ mod tests {
     #[test]
     fn opposite_differences_do_not_cancel_on_an_axis() {
         let shift = |group: &str| match group {
-            "about seventy" => 0.3,
-            "about twenty" => -0.3,
+            "about sixty" => 0.3,
+            "under thirty" => -0.3,
             _ => 0.0,
         };
         let found =
