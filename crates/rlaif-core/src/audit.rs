@@ -49,6 +49,9 @@ pub struct Measurement {
     pub outcome: Outcome,
     /// What a reader has to know to read the number rightly.
     pub note: Option<String>,
+    /// The worst few of what was counted, by their ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
 }
 
 /// What a measure may be; either end may be open.
@@ -157,6 +160,11 @@ impl Measurement {
         Self { note: Some(note.into()), ..self }
     }
 
+    /// The same with the worst few of what was counted.
+    pub fn examples(self, examples: Vec<String>) -> Self {
+        Self { examples, ..self }
+    }
+
     /// The same, held against the bounds; what was held against one of its own stays as it is.
     pub fn judged(mut self, bounds: &BTreeMap<String, Bound>) -> Self {
         if self.bound.is_some() {
@@ -203,6 +211,42 @@ pub const MEASURES: &[Measure] = &[
     ("bias_policy_sentiment", "sentiment of answers about another group", Unit::Number),
     ("bias_policy_length", "length of answers about another group", Unit::Share),
     ("bias_policy_refusal", "refusals to write about another group", Unit::Share),
+    ("pairs", "preferences", Unit::Count),
+    ("duplicate_pairs", "repeat an earlier pair", Unit::Count),
+    ("duplicate_pairs_share", "repeat an earlier pair", Unit::Share),
+    ("near_duplicate_pairs", "nearly repeat an earlier pair", Unit::Count),
+    ("near_duplicate_pairs_share", "nearly repeat an earlier pair", Unit::Share),
+    ("duplicate_prompts", "prompts under a second id", Unit::Count),
+    ("near_duplicate_prompts", "prompts nearly the same as an earlier one", Unit::Count),
+    ("duplicate_responses", "responses that answer several prompts", Unit::Count),
+    ("near_duplicate_responses", "responses nearly the same as an earlier one", Unit::Count),
+    ("near_equal_sides", "pairs of nearly the same two responses", Unit::Count),
+    ("near_equal_sides_share", "pairs of nearly the same two responses", Unit::Share),
+    ("contradictions", "two responses preferred both ways", Unit::Count),
+    ("contradictions_within_source", "of these, by one and the same source", Unit::Count),
+    ("contradictions_share", "of those labelled twice, preferred both ways", Unit::Share),
+    ("cyclic_triads", "triads A over B over C over A", Unit::Count),
+    ("cyclic_triads_share", "of all triads, cyclic", Unit::Share),
+    ("cyclic_prompts", "prompts with a cycle", Unit::Count),
+    ("cyclic_prompts_share", "of prompts that could have one, with a cycle", Unit::Share),
+    ("chosen_longer", "the chosen response is the longer one", Unit::Share),
+    ("chosen_length_gap", "characters chosen less rejected, mean", Unit::Number),
+    ("chosen_is_a", "the chosen response is the one called a", Unit::Share),
+    ("label_margin", "how sure labels are, mean of |2p - 1|", Unit::Number),
+    ("largest_source", "pairs of the largest source", Unit::Share),
+    ("largest_tag", "pairs of the most frequent tag", Unit::Share),
+    ("largest_prompt", "pairs of the most frequent prompt", Unit::Share),
+    ("leaked_prompts", "evaluation prompts that are trained on", Unit::Count),
+    ("near_leaked_prompts", "evaluation prompts nearly trained on", Unit::Count),
+    ("leaked_prompts_share", "evaluation prompts trained on, or nearly", Unit::Share),
+    ("leaked_references", "trained responses with an evaluation's answer", Unit::Count),
+    ("personal_email", "rows with an e-mail address", Unit::Count),
+    ("personal_phone", "rows with a telephone number", Unit::Count),
+    ("personal_iban", "rows with an account number (IBAN)", Unit::Count),
+    ("personal_card", "rows with a payment card's number", Unit::Count),
+    ("personal_ip", "rows with a public IP address", Unit::Count),
+    ("secrets", "rows with a key or token", Unit::Count),
+    ("personal_share", "rows with any of these", Unit::Share),
 ];
 
 /// The measure of a name.

@@ -11,6 +11,7 @@
 //! | [`pair_choice`] | which pairs are worth a judge's time |
 //! | [`people`] | what people say of pairs, and what it comes to |
 //! | [`audit`] | what an audit measured, and whether it is within bounds |
+//! | [`preference_set`] | what is wrong with a set of preferences: duplicates, contradictions, imbalance, leaks, personal data |
 //! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod money;
 pub mod pair_choice;
 pub mod people;
+pub mod preference_set;
 pub mod prices;
 pub mod records;
 pub mod seed;

@@ -14,7 +14,31 @@ const LONG: usize = 4000;
 ///
 /// Two empty texts are the same: 0. Symmetric.
 pub fn distance(a: &str, b: &str) -> f64 {
-    let (a, b) = (normalise(a), normalise(b));
+    between(&normalise(a), &normalise(b))
+}
+
+/// Whether [`distance`] is below `min_distance`, or the texts are the same after normalisation, which is too near for any
+/// threshold.
+pub fn too_similar(a: &str, b: &str, min_distance: f64) -> bool {
+    nearer_than(&normalise(a), &normalise(b), min_distance)
+}
+
+/// [`too_similar`] of texts that are [`normalise`]d already.
+pub(crate) fn nearer_than(a: &str, b: &str, min_distance: f64) -> bool {
+    if a == b {
+        return true;
+    }
+    // |length difference| is a lower bound of the edit distance: most unlike pairs need no more than that.
+    let (length_a, length_b) = (a.chars().count(), b.chars().count());
+    let longest = length_a.max(length_b);
+    if longest <= LONG && length_a.abs_diff(length_b) as f64 / longest as f64 >= min_distance {
+        return false;
+    }
+    between(a, b) < min_distance
+}
+
+/// [`distance`] of texts that are normalised already.
+fn between(a: &str, b: &str) -> f64 {
     if a == b {
         return 0.0;
     }
@@ -28,28 +52,13 @@ pub fn distance(a: &str, b: &str) -> f64 {
                 })
                 .collect()
         };
-        return levenshtein::normalized_distance(by_word(&a), by_word(&b));
+        return levenshtein::normalized_distance(by_word(a), by_word(b));
     }
     levenshtein::normalized_distance(a.chars(), b.chars())
 }
 
-/// Whether [`distance`] is below `min_distance`, or the texts are the same after normalisation, which is too near for any
-/// threshold.
-pub fn too_similar(a: &str, b: &str, min_distance: f64) -> bool {
-    let (a, b) = (normalise(a), normalise(b));
-    if a == b {
-        return true;
-    }
-    // |length difference| is a lower bound of the edit distance: most unlike pairs need no more than that.
-    let (length_a, length_b) = (a.chars().count(), b.chars().count());
-    let longest = length_a.max(length_b);
-    if longest <= LONG && length_a.abs_diff(length_b) as f64 / longest as f64 >= min_distance {
-        return false;
-    }
-    distance(&a, &b) < min_distance
-}
-
-fn normalise(text: &str) -> String {
+/// Lower case, with every run of whitespace as one space and none at the ends.
+pub(crate) fn normalise(text: &str) -> String {
     let mut normalised = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !normalised.is_empty() {

@@ -202,6 +202,9 @@ pub struct AuditArgs {
     /// The config.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Look through what is trained on for duplicates, contradictions, imbalance, leaks and personal data; asks nobody anything
+    #[arg(long)]
+    pub preferences: bool,
     /// Show every judge known-bad responses against honest ones, in both orders
     #[arg(long)]
     pub robustness: bool,

@@ -79,9 +79,6 @@ pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
     let mut found = Examples::default();
     for file in files(&context.config, stage) {
         let path = context.resolve(file);
-        if !path.is_file() {
-            return Err(missing(&path, stage).into());
-        }
         let place = |line: u64| format!("{}:{line}", path.display());
         for row in rows_of(&path, stage)? {
             match row {
@@ -102,7 +99,13 @@ pub fn read(context: &Context, stage: Stage) -> Result<Examples> {
 }
 
 /// The rows of a file; a reward model learns from pairs only.
-fn rows_of(path: &Path, stage: Stage) -> Result<Vec<TuningRow>> {
+///
+/// # Errors
+/// If it cannot be read, or any row of it is not what it should be.
+pub fn rows_of(path: &Path, stage: Stage) -> Result<Vec<TuningRow>> {
+    if !path.is_file() {
+        return Err(missing(path, stage).into());
+    }
     let reading = || format!("reading the rows of `{}.data`", stage.name());
     if stage == Stage::Dpo {
         let Rows { good, bad } = read_tuning_rows(path).with_context(reading)?;

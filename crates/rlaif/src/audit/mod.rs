@@ -1,6 +1,7 @@
 //! What an audit is made of. Each part measures; what it measured is held against `audit.bounds`, kept in `audit.json`, and shown as one table.
 
 pub mod bias;
+mod preferences;
 mod table;
 
 pub use table::table;
@@ -21,6 +22,8 @@ pub enum Part {
     Robustness,
     /// One group in another's place.
     Bias,
+    /// What is trained on: duplicates, contradictions, imbalance, leaks, personal data.
+    Preferences,
 }
 
 impl Part {
@@ -29,15 +32,22 @@ impl Part {
         match self {
             Self::Robustness => "robustness",
             Self::Bias => "bias",
+            Self::Preferences => "preferences",
         }
     }
 
     /// The parts that were asked for; where none was, those that ask no judge anything.
     pub fn asked(args: &AuditArgs) -> Vec<Self> {
-        [(args.robustness, Self::Robustness), (args.bias, Self::Bias)]
+        let flags = [
+            (args.preferences, Self::Preferences),
+            (args.bias, Self::Bias),
+            (args.robustness, Self::Robustness),
+        ];
+        let asked: Vec<Self> = flags
             .into_iter()
             .filter_map(|(asked, part)| asked.then_some(part))
-            .collect()
+            .collect();
+        if asked.is_empty() { vec![Self::Preferences] } else { asked }
     }
 
     /// Measures, and keeps what was measured in the run's `audit.json`.
@@ -48,6 +58,7 @@ impl Part {
         let measured = match self {
             Self::Robustness => robustness::audit::measure(context, args)?,
             Self::Bias => bias::measure(context, args)?,
+            Self::Preferences => preferences::measure(context)?,
         };
         let bounds = &context.config.audit.bounds;
         let part = AuditPart {

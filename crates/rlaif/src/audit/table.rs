@@ -20,6 +20,9 @@ pub fn table(audit: &Audit) -> String {
         if let Some(note) = &it.note {
             let _ = writeln!(text, "      {note}");
         }
+        for example in &it.examples {
+            let _ = writeln!(text, "      - {example}");
+        }
     }
     let count = |outcome| {
         audit.parts.values().flat_map(|part| &part.measurements).filter(|it| it.outcome == outcome).count()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 mod asking;
+mod audit_preferences;
 mod bad_input;
 mod batches;
 mod bias;
