@@ -15,6 +15,7 @@
 //! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
+//! | [`markdown`] | how much markdown is in a text |
 //! | [`metrics`] | TRL's metric names, one row of `metrics/*.jsonl` |
 //!
 //! This crate knows no files, no network, no async runtime and no tensors.
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod failpoint;
+pub mod markdown;
 pub mod metrics;
 pub mod money;
 pub mod pair_choice;

@@ -40,8 +40,9 @@ pub fn quality(text: &str, seed: u64) -> f64 {
 /// Decides. `rng` is a stream of this request, so that the same request gets the same answer.
 ///
 /// A share `position_bias` names a fixed position. In the others
-/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length + word_bias · (1 if it alone has one of
-/// the words of bias_for, −1 if the other alone does)).
+/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length + self_preference · own
+/// + word_bias · words), own being 1 where it has the mark of the judge's own model and the other has not, −1 the other way round, else 0,
+/// and words the like for the words of bias_for.
 /// Confidence is calibrated where no bias interferes: of verdicts given with confidence c, a share c is right.
 pub fn decide<R: Rng>(question: &Question, whole: &str, options: &Options, rng: &mut R) -> Opinion {
     let quality = match question.responses.as_slice() {
@@ -68,9 +69,10 @@ pub fn decide<R: Rng>(question: &Question, whole: &str, options: &Options, rng: 
     // Between equals a coin says who counts as better.
     let better_is_first = if gap == 0.0 { equal < 0.5 } else { gap > 0.0 };
     let towards_better = if better_is_first { 1.0 } else { -1.0 };
-    let biases = options.length_bias * relative_length(question)
+    let liking = options.length_bias * relative_length(question)
+        + options.self_preference * own(question, options)
         + options.word_bias * words(question, &options.bias_for);
-    let logit = logit(options.accuracy) + biases * towards_better;
+    let logit = logit(options.accuracy) + liking * towards_better;
     let is_right = correct < sigmoid(logit);
     Opinion {
         choice: first_choice(better_is_first == is_right),
@@ -95,6 +97,14 @@ fn words(question: &Question, words: &[String]) -> f64 {
         f64::from(u8::from(own.any(|word| words.iter().any(|known| known == word))))
     };
     has(first) - has(second)
+}
+
+/// 1 where only the first response is the judge's own, −1 where only the second is, else 0.
+fn own(question: &Question, options: &Options) -> f64 {
+    let (Some(mark), [first, second]) = (&options.own_mark, question.responses.as_slice()) else {
+        return 0.0;
+    };
+    f64::from(u8::from(first.contains(mark))) - f64::from(u8::from(second.contains(mark)))
 }
 
 /// The shape of the confidences: c = ½ + ½·v with v from Beta(α, 1), α = m/(1 − m), so that c has the mean of the accuracy
@@ -210,6 +220,20 @@ mod tests {
         assert_share(first("Hannah won.", "So James won."), sigmoid(-1.0), n as f64);
         assert_share(first("James won.", "Jacob won."), 0.5, n as f64);
         assert_share(first("Jacobs won.", "Hannah won."), 0.5, n as f64);
+    }
+
+    #[test]
+    fn self_preference_shifts_the_logit_to_its_own() {
+        let n = 20_000;
+        let own_mark = Some("[own]".into());
+        let options = Options { accuracy: 0.7, self_preference: 1.2, own_mark, ..Options::default() };
+        let better_own = opinions(&pair("a [own][q=0.9]", "b [q=0.2]"), &options, n);
+        let logit = (0.7_f64 / 0.3).ln();
+        assert_share(share(&better_own, |o| o.choice == Choice::First), sigmoid(logit + 1.2), n as f64);
+        let worse_own = opinions(&pair("a [q=0.9]", "b [own][q=0.2]"), &options, n);
+        assert_share(share(&worse_own, |o| o.choice == Choice::First), sigmoid(logit - 1.2), n as f64);
+        let both = opinions(&pair("a [own][q=0.9]", "b [own][q=0.2]"), &options, n);
+        assert_share(share(&both, |o| o.choice == Choice::First), 0.7, n as f64);
     }
 
     #[test]

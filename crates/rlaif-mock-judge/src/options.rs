@@ -96,6 +96,12 @@ pub struct Options {
     /// Logit added for a response that has one of the words of `--bias-for` where the other has none
     #[arg(long, default_value_t = 2.0, allow_negative_numbers = true, help_heading = "Judging")]
     pub word_bias: f64,
+    /// Text by which the judge knows responses of its own model, such as `[own]`
+    #[arg(long, value_name = "TEXT", help_heading = "Judging")]
+    pub own_mark: Option<String>,
+    /// Logit added for a response with `--own-mark` against one without
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Judging")]
+    pub self_preference: f64,
     /// Say `tie` where the qualities differ by less than this and the prompt offers a tie
     #[arg(long, default_value_t = 0.0, value_parser = share, help_heading = "Judging")]
     pub tie_below: f64,
@@ -279,7 +285,12 @@ impl Options {
                 return Err(OptionsError::OutOfRange { name, must: "from 0 to 1", got });
             }
         }
-        for (name, got) in [("length-bias", self.length_bias), ("word-bias", self.word_bias)] {
+        let biases = [
+            ("length-bias", self.length_bias),
+            ("self-preference", self.self_preference),
+            ("word-bias", self.word_bias),
+        ];
+        for (name, got) in biases {
             if !got.is_finite() {
                 return Err(OptionsError::OutOfRange { name, must: "a finite number", got });
             }
@@ -325,6 +336,7 @@ mod tests {
             Options { burst_seconds: 0.0, ..default() },
             Options { length_bias: f64::INFINITY, ..default() },
             Options { word_bias: f64::NAN, ..default() },
+            Options { self_preference: f64::NAN, ..default() },
             Options { usd_per_million_input: -1.0, ..default() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");

@@ -205,6 +205,12 @@ pub struct AuditArgs {
     /// Look through what is trained on for duplicates, contradictions, imbalance, leaks and personal data; asks nobody anything
     #[arg(long)]
     pub preferences: bool,
+    /// What the ledger says of the judges: agreement with people, biases, refusals; asks nobody. The default, with `--preferences`, where nothing is named
+    #[arg(long)]
+    pub judges: bool,
+    /// Ask every judge about `audit.repeat_pairs` pairs again, `audit.repeat_times` times, and tell how often it says the same
+    #[arg(long)]
+    pub repeat: bool,
     /// Show every judge known-bad responses against honest ones, in both orders
     #[arg(long)]
     pub robustness: bool,

@@ -56,6 +56,8 @@ pub struct Assignment<'a> {
     pub ruled: HashMap<String, Verdict>,
     /// Known-bad responses that go among the pairs of judges that are paid.
     pub tripwires: Option<&'a Tripwires<'a>>,
+    /// Whether each pair is asked about also where its request is the same to the byte as that of another: whether a judge repeats itself.
+    pub each_anew: bool,
 }
 
 /// What one judge says of the pairs, as if it were alone.
@@ -100,6 +102,7 @@ impl<'a> Assignment<'a> {
             label,
             ruled: HashMap::new(),
             tripwires: None,
+            each_anew: false,
         }
     }
 }
@@ -117,6 +120,7 @@ impl Assignment<'_> {
             label: self.label,
             ruled: self.ruled.clone(),
             tripwires: self.tripwires,
+            each_anew: self.each_anew,
         }
     }
 

@@ -10,12 +10,14 @@
 //! | [`preference_data`], [`data_files`] | the rows of `[reward]` and `[dpo]`; how bad rows are refused |
 //! | [`run_folder`], [`manifest`] | paths and lock; fingerprints, wall time, cost |
 //! | [`judging`], [`local_judge`] | pairs to preferences through every kind of judge |
+//! | [`agreement`] | how far judges agree with people: for `review` and `audit` |
 //! | [`people`] | labels of people, which come before the judges' |
 //! | [`review`] | `rlaif review`: the page on which people judge |
 //! | [`drift`] | what rounds of `rlaif iterate` made of the policy |
 //! | [`tensorboard`] | metrics as event files |
 //! | [`report`] | `report.html` |
 
+mod agreement;
 mod allocator;
 mod audit;
 mod cli;

@@ -513,7 +513,7 @@ pub fn asking_recipe(label: &LabelConfig) -> Result<Value> {
 
 /// What of a judge its verdicts depend on: not how fast, how patiently or at what price it is asked.
 pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
-    let speed_and_money = [
+    let changes_nothing = [
         "batch",
         "batch_poll_seconds",
         "max_concurrency",
@@ -529,11 +529,12 @@ pub fn judges_recipe(judges: &[JudgeConfig]) -> Result<Value> {
         "usd_per_million_output",
         "usd_per_million_cached_input",
         "allow_unknown_price",
+        "own_policies", // for audits only
     ];
     let recipe_of = |judge: &JudgeConfig| -> Result<Value> {
         let mut value = serde_json::to_value(judge).context("a judge's section is plain data")?;
         if let Some(map) = value.as_object_mut() {
-            speed_and_money.iter().for_each(|key| drop(map.shift_remove(*key)));
+            changes_nothing.iter().for_each(|key| drop(map.shift_remove(*key)));
             if judge.kind == JudgeKind::Local && judge.templates.is_empty() {
                 map.shift_remove("max_tokens");
             }

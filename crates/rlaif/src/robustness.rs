@@ -19,6 +19,9 @@ use rlaif_judge::defence::attacks::{self, Probe};
 use rlaif_judge::defence::{Finding, Tally};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+/// The sets of all audits begin so.
+pub const AUDIT_SETS: &str = "audit/";
+
 /// The sets of an audit's pairs begin so.
 pub const AUDIT: &str = "audit/robustness";
 

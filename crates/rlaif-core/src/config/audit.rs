@@ -4,6 +4,16 @@ use crate::audit::Bound;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What `audit.length_by` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LengthBy {
+    /// Characters of the text, as AlpacaEval does.
+    Characters,
+    /// Tokens of the policy's tokenizer.
+    Tokens,
+}
+
 /// `[audit]`: how judges are tried, by `rlaif audit`; nothing of it changes a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,6 +23,12 @@ pub struct AuditConfig {
     pub per_family: usize,
     /// How often a known-bad response may win. Default 0.01.
     pub max_bad_win_rate: f64,
+    /// `characters` or `tokens`: how long a response is, where an audit asks whether the longer one wins. Default `characters`.
+    pub length_by: LengthBy,
+    /// Pairs that `rlaif audit --repeat` asks about again, drawn at random. Default 50.
+    pub repeat_pairs: usize,
+    /// How often it asks about each of them, at least 2. Default 2.
+    pub repeat_times: usize,
     /// What each measure may be, as `cohen_kappa = { min = 0.4 }`: `rlaif audit` fails where a whole interval is beyond, or where there
     /// was nothing to measure. Default none.
     pub bounds: BTreeMap<String, Bound>,
@@ -53,11 +69,14 @@ impl Default for AuditConfig {
         Self {
             per_family: 300,
             max_bad_win_rate: 0.01,
-            bounds: BTreeMap::new(),
             bias_margin: BiasMargin::default(),
             bias_per_contrast: 40,
             bias_samples: 1,
             bias_max_new_tokens: 64,
+            length_by: LengthBy::Characters,
+            repeat_pairs: 50,
+            repeat_times: 2,
+            bounds: BTreeMap::new(),
         }
     }
 }

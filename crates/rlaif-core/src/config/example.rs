@@ -39,6 +39,7 @@ pub(super) fn full_example() -> Config {
     config.label.judges = vec![JudgeConfig {
         templates: vec![String::new()],
         only_if_unsure_below: Some(0.5),
+        own_policies: vec![String::new()],
         principle: Some(String::new()),
         opposite: Some(String::new()),
         base_url: Some(String::new()),

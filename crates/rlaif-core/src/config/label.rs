@@ -258,6 +258,10 @@ pub struct JudgeConfig {
     /// A cascade: ask this judge only about pairs on which |p − ½| of the judges before it (their mean) is below this, or which they
     /// left without a vote. Its verdicts add up with theirs. Default none: ask about every pair.
     pub only_if_unsure_below: Option<f64>,
+    /// Policies, as the ledger names them (`baseline`, `origin`, `ppo`, `dpo`), whose responses are of this judge's model or one of its
+    /// family: `rlaif audit` measures whether it likes these better than others do. Changes no label. Default: for a local judge that is
+    /// `policy`, the one that it is.
+    pub own_policies: Vec<String>,
 
     /// Contrastive: system prompt of the principle.
     pub principle: Option<String>,
@@ -338,6 +342,7 @@ impl Default for JudgeConfig {
             votes: 1,
             verdict_codes: false,
             only_if_unsure_below: None,
+            own_policies: Vec::new(),
             principle: None,
             opposite: None,
             temperature: 0.1,

@@ -21,7 +21,7 @@ mod validate;
 mod watch;
 
 pub use crate::prices::PriceConfig;
-pub use audit::{AuditConfig, BiasMargin};
+pub use audit::{AuditConfig, BiasMargin, LengthBy};
 pub use criterion::Criterion;
 pub use dpo_loss::DpoLossKind;
 pub use evaluate::{Against, EvaluateConfig, EvaluatedModel};

@@ -244,6 +244,8 @@ impl Config {
         check.share("label.tripwire_max_win_rate", label.tripwire_max_win_rate, Ends::Both);
         check.at_least("audit.per_family", self.audit.per_family, 1);
         check.share("audit.max_bad_win_rate", self.audit.max_bad_win_rate, Ends::Both);
+        check.at_least("audit.repeat_pairs", self.audit.repeat_pairs, 1);
+        check.at_least("audit.repeat_times", self.audit.repeat_times, 2);
         self.check_bounds(check);
         self.check_bias(check);
         check.at_least("label.vote_smoothing", label.vote_smoothing, 0.0);
@@ -781,6 +783,12 @@ fn check_judges(check: &mut Checks, config: &Config, section: &str, judges: &[Ju
         }
         if judge.model.trim().is_empty() {
             check.add(&key("model"), "must not be empty".into());
+        }
+        if judge.own_policies.iter().any(|name| name.trim().is_empty()) {
+            check.add(
+                &key("own_policies"),
+                "must name policies, such as \"baseline\"; got an empty name".into(),
+            );
         }
         check.above(&key("weight"), judge.weight, 0.0);
         if let Some(below) = judge.only_if_unsure_below {

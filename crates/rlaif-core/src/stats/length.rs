@@ -73,6 +73,30 @@ pub fn length_controlled(
     resamples: usize,
     run_seed: u64,
 ) -> Option<LengthControlled> {
+    let Fit { prompts, c, weights: [length, _] } = fit(prompts)?;
+    let rate = interval::bootstrap_items(&prompts, resamples, run_seed, |pairs| {
+        Some(sigmoid(weights(pairs, c)?[1]))
+    })?;
+    let points: Vec<Vec<f64>> =
+        prompts.iter().map(|pairs| pairs.iter().map(|pair| pair.p).collect()).collect();
+    Some(LengthControlled { rate, raw: interval::cluster_mean(&points, resamples, run_seed)?, length, c })
+}
+
+/// The coefficient of length of [`length_controlled`], with a bootstrap interval over prompts at the C that was chosen once. The penalty holds a
+/// small one at exactly 0, so that an interval that ends there says that length was not needed.
+pub fn length_coefficient(prompts: &[Vec<Judged>], resamples: usize, run_seed: u64) -> Option<Interval> {
+    let Fit { prompts, c, .. } = fit(prompts)?;
+    interval::bootstrap_items(&prompts, resamples, run_seed, |pairs| Some(weights(pairs, c)?[0]))
+}
+
+/// Prompts that have pairs, the C that cross-validation chose for them, and the [length, model] weights.
+struct Fit {
+    prompts: Vec<Vec<Judged>>,
+    c: f64,
+    weights: [f64; 2],
+}
+
+fn fit(prompts: &[Vec<Judged>]) -> Option<Fit> {
     let prompts: Vec<Vec<Judged>> = prompts.iter().filter(|pairs| !pairs.is_empty()).cloned().collect();
     if prompts.len() < FOLDS || prompts.iter().flatten().any(|pair| !(0.0..=1.0).contains(&pair.p)) {
         return None;
@@ -85,14 +109,13 @@ pub fn length_controlled(
         .flat_map(|(prompt, pairs)| pairs.iter().map(move |_| prompt % FOLDS))
         .collect();
     let c = cross_validated(&x, &y, &fold);
-    let [length, _] = lasso(&x, &y, c);
-    let rate = interval::bootstrap_items(&prompts, resamples, run_seed, |pairs| {
-        let y: Vec<f64> = pairs.iter().map(|pair| pair.p).collect();
-        Some(sigmoid(lasso(&features(pairs)?, &y, c)[1]))
-    })?;
-    let points: Vec<Vec<f64>> =
-        prompts.iter().map(|pairs| pairs.iter().map(|pair| pair.p).collect()).collect();
-    Some(LengthControlled { rate, raw: interval::cluster_mean(&points, resamples, run_seed)?, length, c })
+    let weights = lasso(&x, &y, c);
+    Some(Fit { prompts, c, weights })
+}
+
+fn weights(pairs: &[&Judged], c: f64) -> Option<[f64; 2]> {
+    let y: Vec<f64> = pairs.iter().map(|pair| pair.p).collect();
+    Some(lasso(&features(pairs)?, &y, c))
 }
 
 const FOLDS: usize = 5;
@@ -230,6 +253,9 @@ mod tests {
         assert!((got.c - c).abs() < 1e-9 * c, "{got:?}");
         assert!((got.length - length).abs() < 1e-9 && (got.rate.estimate - rate).abs() < 1e-9, "{got:?}");
         assert!(got.rate.low < rate && rate < got.rate.high);
+        let coefficient = length_coefficient(&prompts(), 300, 0).unwrap();
+        assert!((coefficient.estimate - length).abs() < 1e-9, "{coefficient}");
+        assert!(coefficient.low < length && length < coefficient.high, "{coefficient}");
     }
 
     /// A judge that only weighs length, and a model whose responses are mostly longer.

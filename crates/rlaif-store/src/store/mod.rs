@@ -32,7 +32,7 @@ pub use requests::{
     AskAgain, NewRequest, PlanSummary, PlannedRequest, Presentation, Request, RequestFailure, RequestState,
     UselessReply,
 };
-pub use responses::{BASELINE, DPO, LIVE, ORIGIN, PPO};
+pub use responses::{BASELINE, DPO, LIVE, ORIGIN, PPO, PairedResponse};
 pub use reuse::GoodReply;
 pub use spend::{LostRequest, RequestCount, Spend};
 pub use spool::Spooled;

@@ -17,6 +17,19 @@ pub const LIVE: &str = "ppo-live-";
 /// The policy tuned by DPO.
 pub const DPO: &str = "dpo";
 
+/// A response of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairedResponse {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub policy: String,
+    /// Decoded text.
+    pub text: String,
+    /// How many tokens were sampled; 0 of a text that no policy sampled.
+    pub tokens: u64,
+}
+
 impl Store {
     /// Stores responses of a policy in one transaction: one unit of generation. Those that are there already stay.
     ///
@@ -65,6 +78,29 @@ impl Store {
         .await
         .map_err(|e| self.fail("reading responses", e))?;
         rows.into_iter().map(Response::try_from).collect()
+    }
+
+    /// The responses that are in a pair of a set, without their tokens.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn paired_responses(&self, set: &str) -> Result<Vec<PairedResponse>> {
+        let mut connection = self.lock().await;
+        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+            "SELECT id, policy, text, length(token_ids) / 4 FROM responses
+             WHERE id IN (SELECT a FROM pairs WHERE pair_set = ?1 UNION SELECT b FROM pairs WHERE pair_set = ?1)",
+        )
+        .bind(set)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.fail("reading responses", e))?;
+        let response = |(id, policy, text, tokens): (String, String, String, i64)| PairedResponse {
+            id,
+            policy,
+            text,
+            tokens: tokens.unsigned_abs(),
+        };
+        Ok(rows.into_iter().map(response).collect())
     }
 
     /// How many responses a policy has, in one split or in both.

@@ -2,6 +2,7 @@
 
 pub mod bias;
 mod preferences;
+mod judges;
 mod table;
 
 pub use table::table;
@@ -18,6 +19,10 @@ use rlaif_core::clock::now_ms;
 /// A part of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// What the ledger says of judges.
+    Judges,
+    /// The same pairs again.
+    Repeat,
     /// Known-bad responses against honest ones.
     Robustness,
     /// One group in another's place.
@@ -30,6 +35,8 @@ impl Part {
     /// Its name, which is also its flag.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Judges => "judges",
+            Self::Repeat => "repeat",
             Self::Robustness => "robustness",
             Self::Bias => "bias",
             Self::Preferences => "preferences",
@@ -39,15 +46,15 @@ impl Part {
     /// The parts that were asked for; where none was, those that ask no judge anything.
     pub fn asked(args: &AuditArgs) -> Vec<Self> {
         let flags = [
+            (args.judges, Self::Judges),
             (args.preferences, Self::Preferences),
+            (args.repeat, Self::Repeat),
             (args.bias, Self::Bias),
             (args.robustness, Self::Robustness),
         ];
-        let asked: Vec<Self> = flags
-            .into_iter()
-            .filter_map(|(asked, part)| asked.then_some(part))
-            .collect();
-        if asked.is_empty() { vec![Self::Preferences] } else { asked }
+        let asked: Vec<Self> =
+            flags.into_iter().filter_map(|(asked, part)| asked.then_some(part)).collect();
+        if asked.is_empty() { vec![Self::Judges, Self::Preferences] } else { asked }
     }
 
     /// Measures, and keeps what was measured in the run's `audit.json`.
@@ -56,6 +63,8 @@ impl Part {
     /// If a judge, a model or the store cannot be used; what judges have said so far is kept.
     pub fn measure(self, context: &mut Context, args: &AuditArgs) -> Result<AuditPart> {
         let measured = match self {
+            Self::Judges => judges::measure(context)?,
+            Self::Repeat => judges::repeat::measure(context)?,
             Self::Robustness => robustness::audit::measure(context, args)?,
             Self::Bias => bias::measure(context, args)?,
             Self::Preferences => preferences::measure(context)?,

@@ -341,7 +341,17 @@ impl Asking<'_> {
             step,
             // A rating is a score of one response: its verdicts come of two of them.
             last_step: pairwise && step as usize + 1 == asker.steps().len(),
-            request_key: request_key(self.judge.base_url(), vote, &body),
+            request_key: match (work.each_anew, asker.protocol()) {
+                (false, _) => request_key(self.judge.base_url(), vote, &body),
+                (true, TemplateProtocol::Pairwise) => {
+                    key_of_copy(self.judge.base_url(), vote, &body, &pair.id)
+                }
+                // A rating is asked once a response, however many pairs it is in.
+                (true, TemplateProtocol::Rating) => {
+                    let response = if step == 0 { &pair.a } else { &pair.b };
+                    key_of_copy(self.judge.base_url(), vote, &body, response)
+                }
+            },
             body,
             prompt_tokens_at_most: request.prompt_tokens_at_most(),
             max_tokens: request.max_tokens as u64,
@@ -392,6 +402,11 @@ impl Asking<'_> {
     fn seed(&self) -> u64 {
         self.context.config.run.seed
     }
+}
+
+/// The key of a request that is asked anew for each copy of a pair or response.
+fn key_of_copy(base_url: &str, vote: u32, body: &str, copy: &str) -> String {
+    blake3::hash(format!("{}\n{copy}", request_key(base_url, vote, body)).as_bytes()).to_hex().to_string()
 }
 
 /// The hash of all that decides a reply.

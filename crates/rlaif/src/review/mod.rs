@@ -18,7 +18,7 @@ mod desk;
 mod guard;
 mod markup;
 mod pages;
-mod queues;
+pub(crate) mod queues;
 mod routes;
 mod server;
 

@@ -1,6 +1,6 @@
 //! What the pages show. Templates escape everything but what [`super::markup`] made.
 
-use super::agreement::{Agreement, Row};
+use super::agreement::{Found, Row};
 use super::desk::Progress;
 use askama::Template;
 use axum::http::{StatusCode, header};
@@ -140,7 +140,7 @@ pub struct AgreementPage {
     /// Who sits there.
     pub reviewer: String,
     /// What was found.
-    pub found: Agreement,
+    pub found: Found,
 }
 
 impl AgreementPage {

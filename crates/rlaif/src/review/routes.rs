@@ -193,7 +193,7 @@ async fn undo(
 
 async fn show_agreement(State(app): State<Arc<App>>, Extension(session): Extension<Session>) -> Answer {
     let reviewer = named(&session)?;
-    let found = agreement::agreement(&app).await.map_err(broken)?;
+    let found = agreement::found(&app).await.map_err(broken)?;
     Ok(page(&pages::AgreementPage { reviewer, found }))
 }
 

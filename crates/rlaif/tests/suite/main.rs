@@ -3,6 +3,7 @@
 
 mod asking;
 mod audit_preferences;
+mod audit_people;
 mod bad_input;
 mod batches;
 mod bias;
