@@ -306,6 +306,10 @@ impl Fingerprint {
         for example in data {
             self.bytes(example.prompt_id.as_bytes()).ids(&example.prompt_ids);
             self.ids(&example.response_ids).bytes(&example.p.to_le_bytes());
+            // Checkpoints from before responses had weights go on.
+            if example.weight != 1.0 {
+                self.bytes(b"weight").bytes(&example.weight.to_le_bytes());
+            }
         }
         self
     }

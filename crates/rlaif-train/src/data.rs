@@ -25,7 +25,7 @@ pub struct PreferenceExample {
     pub p: f64,
     /// By how much the reward of chosen is to exceed that of rejected (TRL's `margin`); 0 is none. For the reward model.
     pub margin: f64,
-    /// How much the pair counts in the mean loss of its step, above 0. For the reward model.
+    /// How much the pair counts in the mean loss of its step, above 0.
     pub weight: f64,
     /// Who labelled it: the judges' names joined, or `human`.
     pub source: String,
@@ -58,15 +58,18 @@ pub struct ResponseExample {
     pub response_ids: Vec<u32>,
     /// P(desirable).
     pub p: f64,
+    /// How much the response counts in the mean loss of its step, above 0.
+    pub weight: f64,
     /// Who labelled it: the judges' names joined, or `human`.
     pub source: String,
 }
 
 impl ResponseExample {
-    /// The two responses of a pair: the first is desirable with the pair's p, the other with 1 − p.
+    /// The two responses of a pair: the first is desirable with the pair's p, the other with 1 − p; each counts as the pair does.
     pub fn of_pair(pair: PreferenceExample) -> [Self; 2] {
-        let PreferenceExample { prompt_id, prompt_ids, chosen_ids, rejected_ids, p, source, .. } = pair;
-        let chosen = Self { prompt_id, prompt_ids, response_ids: chosen_ids, p, source };
+        let PreferenceExample { prompt_id, prompt_ids, chosen_ids, rejected_ids, p, weight, source, .. } =
+            pair;
+        let chosen = Self { prompt_id, prompt_ids, response_ids: chosen_ids, p, weight, source };
         let rejected = Self { response_ids: rejected_ids, p: 1.0 - p, ..chosen.clone() };
         [chosen, rejected]
     }
@@ -203,9 +206,7 @@ pub(crate) fn check_preferences(
         if !example.margin.is_finite() {
             return Err(bad(format!("its margin must be finite, got {}", example.margin)));
         }
-        if !(example.weight.is_finite() && example.weight > 0.0) {
-            return Err(bad(format!("its weight must be above 0, got {}", example.weight)));
-        }
+        check_weight(example.weight).map_err(bad)?;
         for response in [&example.chosen_ids, &example.rejected_ids] {
             check_sequence(decoder, &example.prompt_ids, response).map_err(bad)?;
         }
@@ -228,9 +229,17 @@ pub(crate) fn check_responses(
         if !(0.0..=1.0).contains(&example.p) {
             return Err(bad(format!("p must be in [0, 1], got {}", example.p)));
         }
+        check_weight(example.weight).map_err(bad)?;
         check_sequence(decoder, &example.prompt_ids, &example.response_ids).map_err(bad)?;
     }
     Ok(())
+}
+
+fn check_weight(weight: f64) -> std::result::Result<(), String> {
+    match weight.is_finite() && weight > 0.0 {
+        true => Ok(()),
+        false => Err(format!("its weight must be above 0, got {weight}")),
+    }
 }
 
 /// The heads that learn from a pair: half of them, rounded up, drawn by seed from the pair's tokens, so that neither the order nor the

@@ -7,6 +7,8 @@
 //!   losses without a reference never make one;
 //! * losses that look at a batch (AOT's order, KTO's reference point) look at all of it, whatever the micro-batches; TRL's look at what
 //!   one device has in one pass;
+//! * a pair counts by its weight: the loss is Σ w · loss / Σ w over the batch. Metrics, KTO's reference point and the losses that sort a
+//!   batch, in which no rank belongs to one pair, do not read it;
 //! * KTO's reference point meets each prompt with answers to another prompt of the whole data; in a batch there may be only one;
 //! * chosen and rejected share their prompt in the packed batch, and the pairs of a prompt stand together in an epoch, so that a
 //!   response that meets several others is computed once;
@@ -89,7 +91,7 @@ pub struct Unrelated<'a> {
     pub ref_logps: [f64; 2],
 }
 
-/// Metrics of one optimizer step, averaged over its pairs.
+/// Metrics of one optimizer step, averaged over its pairs; only the loss by their weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DpoStep {
     /// The loss.
@@ -138,6 +140,7 @@ impl DpoTrainer {
     /// If the loss or the gradient is not finite; the weights are then unchanged.
     pub fn update(&mut self, pairs: &[ReferencedPair<'_>], learning_rate: f64, step: u64) -> Result<DpoStep> {
         let (count, micro_batch_size) = (pairs.len() as f64, self.config.micro_batch_size.max(1));
+        let total: f64 = pairs.iter().map(|pair| self.weight(pair)).sum();
         let kl = self.reference_point(pairs)?;
         // What a pair meets in the order of its batch must not depend on the micro-batches: one look at all of it first.
         let ahead = match self.objective.loss.sorts_batch() && pairs.len() > micro_batch_size {
@@ -167,11 +170,12 @@ impl DpoTrainer {
             };
 
             let mut response_gradient = vec![0.0; lengths.len()];
-            for ((at, loss), places) in at.iter().zip(&losses).zip(places) {
-                response_gradient[places[0]] += loss.chosen / count;
-                response_gradient[places[1]] += loss.rejected / count;
+            for (((pair, at), loss), places) in micro.iter().zip(&at).zip(&losses).zip(places) {
+                let weighed = |x: f64| x * self.weight(pair) / total;
+                response_gradient[places[0]] += weighed(loss.chosen);
+                response_gradient[places[1]] += weighed(loss.rejected);
                 let (chosen_reward, rejected_reward) = self.objective.rewards(at);
-                metrics.loss += loss.loss / count;
+                metrics.loss += weighed(loss.loss);
                 metrics.chosen_reward += chosen_reward / count;
                 metrics.rejected_reward += rejected_reward / count;
                 metrics.accuracy += f64::from(chosen_reward > rejected_reward) / count;
@@ -223,6 +227,11 @@ impl DpoTrainer {
         let logps = sequence_logps(&self.learner.decoder, &items, EVAL_TOKENS)?;
         let sum: f64 = logps.iter().zip(&ref_logps).map(|(logp, reference)| logp - reference).sum();
         Ok(Some((sum / items.len() as f64).max(0.0)))
+    }
+
+    /// How much a pair counts.
+    fn weight(&self, pair: &ReferencedPair<'_>) -> f64 {
+        if self.objective.loss.sorts_batch() { 1.0 } else { pair.example.weight }
     }
 
     fn at(&self, pair: &ReferencedPair<'_>, chosen: f64, rejected: f64) -> PairLogps {

@@ -4,6 +4,7 @@
 //! Differs from the paper and from TRL's `KTOTrainer` in:
 //! * a response may be desirable with a probability p: its loss is p times that of a desirable one plus 1 − p times that of an
 //!   undesirable one, so that a pair is two responses with p and 1 − p;
+//! * a response counts by its weight: the loss is Σ w · loss / Σ w over the batch. Metrics and the reference point do not read it;
 //! * the reference point is that of the whole batch, whatever the micro-batches; TRL's is of one micro-batch;
 //! * it pairs a prompt with the response before it in the batch that is to another prompt; TRL takes the one before it whatever its
 //!   prompt;
@@ -47,7 +48,7 @@ pub struct ReferencedResponse<'a> {
 /// Metrics of one optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KtoStep {
-    /// The loss, a mean over responses.
+    /// The loss, a mean over responses by their weights.
     pub loss: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
@@ -114,7 +115,8 @@ impl KtoTrainer {
         learning_rate: f64,
         step: u64,
     ) -> Result<KtoStep> {
-        let (count, micro_batch_size) = (rows.len() as f64, self.config.micro_batch_size.max(1));
+        let total: f64 = rows.iter().map(|row| row.example.weight).sum();
+        let micro_batch_size = self.config.micro_batch_size.max(1);
         let kl = self.reference_point(rows, elsewhere)?;
         let (mut loss, mut tokens) = (0.0, 0);
         let mut seen = Vec::with_capacity(rows.len());
@@ -131,8 +133,8 @@ impl KtoTrainer {
             for (row, &place) in micro.iter().zip(&packed.of_item) {
                 let at = self.at(row, logps[place]);
                 let (of_row, slope) = self.objective.loss_of_response(&at, kl.unwrap_or(0.0));
-                loss += of_row / count;
-                response_gradient[place] += slope / count;
+                loss += of_row * row.example.weight / total;
+                response_gradient[place] += slope * row.example.weight / total;
                 seen.push(at);
             }
             finite("the loss", loss, step)?;
@@ -354,8 +356,8 @@ fn mismatched<'a>(
 
 /// What the desirable responses weigh by what the others do.
 fn balance(rows: &[&ResponseExample], config: &DpoConfig) -> f64 {
-    let desirable: f64 = rows.iter().map(|row| label(row.p, config.soft_labels)).sum();
-    let undesirable = rows.len() as f64 - desirable;
+    let desirable: f64 = rows.iter().map(|row| row.weight * label(row.p, config.soft_labels)).sum();
+    let undesirable = rows.iter().map(|row| row.weight).sum::<f64>() - desirable;
     config.desirable_weight * desirable / (config.undesirable_weight * undesirable)
 }
 
@@ -431,6 +433,7 @@ mod tests {
             prompt_ids: vec![1, 2],
             response_ids: vec![token; 3],
             p: 1.0,
+            weight: 1.0,
             source: String::new(),
         }
     }
@@ -458,5 +461,8 @@ mod tests {
         let of = |config: &DpoConfig| balance(&rows.iter().collect::<Vec<_>>(), config);
         assert_eq!(of(&config), 2.0 * 1.25 / 1.75);
         assert_eq!(of(&DpoConfig { soft_labels: false, ..config }), 2.0 * 1.0 / 2.0);
+        rows[0].weight = 3.0;
+        let of = |config: &DpoConfig| balance(&rows.iter().collect::<Vec<_>>(), config);
+        assert_eq!(of(&DpoConfig::default()), 3.25 / 1.75);
     }
 }

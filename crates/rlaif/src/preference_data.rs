@@ -196,7 +196,7 @@ impl Examples {
             return Ok(());
         }
         let p = if label { 1.0 } else { 0.0 };
-        self.responses.push(ResponseExample { prompt_id, prompt_ids, response_ids, p, source });
+        self.responses.push(ResponseExample { prompt_id, prompt_ids, response_ids, p, weight: 1.0, source });
         Ok(())
     }
 }

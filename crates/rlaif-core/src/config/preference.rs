@@ -86,7 +86,7 @@ impl Default for RewardConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct DpoConfig {
     /// JSONL files of preferences to train on, beside the run's own where `run.stages` has `label`; relative to the config file. Rows:
-    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `source` (`margin` and `weight` are for the reward model); or, for `kto` and
+    /// `prompt`, `chosen`, `rejected`, and optionally `p`, `weight`, `source` (`margin` is for the reward model); or, for `kto` and
     /// `apo_zero_unpaired`, single responses: `prompt`, `completion`, `label`, and optionally `source`. Default none.
     pub data: Vec<PathBuf>,
     /// Train on revised over original answers of the stage `revise` too. Default false.

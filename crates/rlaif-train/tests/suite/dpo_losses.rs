@@ -1,8 +1,9 @@
 //! Every `dpo.loss`: its value (`golden/make_dpo_losses.py`), five steps of it beside TRL 1.16 on the same weights and batches
-//! (`golden/make_dpo_steps.py`), and what training with it must not depend on.
+//! (`golden/make_dpo_steps.py`), five with weights (`golden/make_dpo_weighted.py`), and what training with it must not depend on.
 
 use crate::common::{
     Recorder, assert_near, constant, golden, golden_pairs, llama, numbers, preferences, referenced,
+    weighted_pairs,
 };
 use rlaif_core::config::{DpoConfig, DpoLossKind};
 use rlaif_core::metrics;
@@ -119,6 +120,58 @@ fn steps_are_trls_whatever_the_micro_batch() {
             }
         }
     }
+}
+
+#[test]
+fn weighted_steps_are_torchs_whatever_the_micro_batch() {
+    let golden_steps = golden("dpo_weighted.json");
+    let pairs = weighted_pairs(&golden_steps);
+    let pairs = referenced(&pairs);
+    for loss in [DpoLossKind::Sigmoid, DpoLossKind::ApoZeroUnpaired] {
+        for micro_batch_size in [1, 2] {
+            let config = DpoConfig { micro_batch_size, ..config(loss) };
+            let mut trainer = DpoTrainer::new(llama(), &config, 0).unwrap();
+            for (i, want) in golden_steps["log"][loss.name()].as_array().unwrap().iter().enumerate() {
+                let got = trainer.update(&pairs[2 * i..2 * i + 2], LEARNING_RATE, i as u64 + 1).unwrap();
+                let what = |metric: &str| format!("{metric} of {}, step {}", loss.name(), i + 1);
+                assert_near(&what("loss"), got.loss, want["loss"].as_f64().unwrap());
+                assert_near(&what("grad_norm"), got.grad_norm, want["grad_norm"].as_f64().unwrap());
+            }
+        }
+    }
+}
+
+/// A pair of weight 3 is a pair that stands there three times; where ranks have no weight, it is any other.
+#[test]
+fn a_weight_counts_as_that_many_pairs() {
+    let first = |pairs: &[PreferenceExample], loss, micro_batch_size| {
+        let config = DpoConfig { micro_batch_size, ..config(loss) };
+        let mut trainer = DpoTrainer::new(llama(), &config, 0).unwrap();
+        trainer.update(&with_unrelated(pairs, |_| 0), 1e-4, 1).unwrap()
+    };
+    let plain = preferences()[..4].to_vec();
+    let repeated = [&plain[..], &[plain[1].clone(), plain[1].clone()]].concat();
+    let mut weighted = plain.clone();
+    weighted[1].weight = 3.0;
+    for loss in DpoLossKind::ALL {
+        let name = loss.name();
+        for micro_batch_size in [1, 4] {
+            let got = first(&weighted, loss, micro_batch_size);
+            let of_plain = first(&plain, loss, micro_batch_size);
+            if loss.sorts_batch() {
+                assert_eq!((got.loss, got.grad_norm), (of_plain.loss, of_plain.grad_norm), "{name}");
+                continue;
+            }
+            let want = first(&repeated, loss, micro_batch_size);
+            assert_near(&format!("loss of {name}"), got.loss, want.loss);
+            assert_near(&format!("gradient of {name}"), got.grad_norm, want.grad_norm);
+            assert!((got.grad_norm / of_plain.grad_norm - 1.0).abs() > 1e-2, "{name}: the weight matters");
+        }
+    }
+    weighted.iter_mut().for_each(|pair| pair.weight = 3.0);
+    let (all, none) = (first(&weighted, DpoLossKind::Sigmoid, 4), first(&plain, DpoLossKind::Sigmoid, 4));
+    assert_near("loss", all.loss, none.loss);
+    assert_near("gradient", all.grad_norm, none.grad_norm);
 }
 
 /// Four steps on one batch of twelve pairs.

@@ -2,6 +2,7 @@
 
 use crate::common::{
     Recorder, assert_near, assert_within, bits, constant, golden, golden_pairs, llama, preferences,
+    weighted_pairs,
 };
 use rlaif_core::config::{DpoConfig, DpoLossKind};
 use rlaif_core::metrics::{self, MetricRow};
@@ -138,6 +139,26 @@ fn stopped_and_resumed_comes_to_the_same_bits() {
     assert_eq!(straight.report.holdout.len(), 6, "both responses of the three pairs of one prompt");
 }
 
+/// The two responses of a weighted pair weigh what it does.
+#[test]
+fn weighted_steps_are_torchs() {
+    let golden_steps = golden("dpo_weighted.json");
+    let rows: Vec<ResponseExample> =
+        weighted_pairs(&golden_steps).into_iter().flat_map(ResponseExample::of_pair).collect();
+    let rows = referenced(&rows);
+    let config = DpoConfig { micro_batch_size: 3, ..config(DpoLossKind::ApoZeroUnpaired) };
+    let mut trainer = KtoTrainer::new(llama(), &config, 0).unwrap();
+    for (i, want) in golden_steps["log"]["apo_zero_unpaired"].as_array().unwrap().iter().enumerate() {
+        let got = trainer.update(&rows[4 * i..4 * i + 4], None, LEARNING_RATE, i as u64 + 1).unwrap();
+        assert_near(&format!("loss, step {}", i + 1), got.loss, want["loss"].as_f64().unwrap());
+        assert_near(
+            &format!("grad_norm, step {}", i + 1),
+            got.grad_norm,
+            want["grad_norm"].as_f64().unwrap(),
+        );
+    }
+}
+
 /// What is held out is ranked as it should be after a few passes, by both losses.
 #[test]
 fn held_out_responses_come_to_their_side_of_the_reference_point() {
@@ -166,6 +187,8 @@ fn what_cannot_be_learnt_from_is_refused() {
     let of = |p| [ResponseExample { p, ..rows[0].clone() }, rows[2].clone()];
     assert!(train(&of(1.5), DpoLossKind::Kto).contains("p must be in [0, 1], got 1.5"));
     assert!(train(&of(f64::NAN), DpoLossKind::Kto).contains("got NaN"));
+    let of = |weight| [ResponseExample { weight, ..rows[0].clone() }, rows[2].clone()];
+    assert!(train(&of(0.0), DpoLossKind::Kto).contains("its weight must be above 0, got 0"));
 }
 
 /// The batch may hold one prompt only; a response elsewhere then stands in.

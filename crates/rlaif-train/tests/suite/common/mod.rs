@@ -73,6 +73,14 @@ pub fn golden_pairs(golden: &Value) -> Vec<PreferenceExample> {
     pairs
 }
 
+/// [`golden_pairs`] with the soft labels and weights of `dpo_weighted.json`.
+pub fn weighted_pairs(steps: &Value) -> Vec<PreferenceExample> {
+    let mut pairs = golden_pairs(&golden("training_steps.json"));
+    let told = numbers(&steps["labels"]).into_iter().zip(numbers(&steps["weights"]));
+    pairs.iter_mut().zip(told).for_each(|(pair, told)| (pair.p, pair.weight) = told);
+    pairs
+}
+
 /// The whole distribution, up to so many tokens or token 2.
 pub fn sampling(max_new_tokens: usize) -> SamplingConfig {
     SamplingConfig {
