@@ -12,6 +12,7 @@
 //! | [`people`] | what people say of pairs, and what it comes to |
 //! | [`audit`] | what an audit measured, and whether it is within bounds |
 //! | [`preference_set`] | what is wrong with a set of preferences: duplicates, contradictions, imbalance, leaks, personal data |
+//! | [`routing`] | who labels a pair: people, judges or both |
 //! | [`clock`] | milliseconds since 1970 |
 //! | [`failpoint`] | where a test lets the process die |
 //! | [`similarity`] | when two responses are too near to make a pair |
@@ -32,6 +33,7 @@ pub mod people;
 pub mod preference_set;
 pub mod prices;
 pub mod records;
+pub mod routing;
 pub mod seed;
 pub mod similarity;
 pub mod stats;

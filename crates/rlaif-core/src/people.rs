@@ -62,6 +62,11 @@ impl PairKey {
         put(second);
         Self { hash: hasher.finalize().to_hex()[..32].to_string(), a_first }
     }
+
+    /// The first 64 bits: the index of its random streams.
+    pub fn number(&self) -> u64 {
+        u64::from_str_radix(&self.hash[..16], 16).unwrap_or(0)
+    }
 }
 
 /// How people voted on a pair.

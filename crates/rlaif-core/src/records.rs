@@ -290,7 +290,8 @@ pub enum Fate {
     NoVerdict,
     /// A request failed for good.
     Failed,
-    /// A rule set the pair aside before any judge was asked: too long, or neither response worth one.
+    /// A rule set the pair aside before any judge was asked: too long, or neither response worth one. Or it waits for people, and what
+    /// judges say of it, p, does not stand alone.
     SetAside,
 }
 

@@ -11,9 +11,13 @@ const MOST_NAMED: usize = 10;
 
 /// There is no such file.
 pub fn missing(path: &Path, stage: Stage) -> UserError {
-    let name = stage.name();
-    UserError::new(format!("there is no file `{}`, which `{name}.data` names", path.display()))
-        .hint(format!("Paths in `{name}.data` are relative to the config file"))
+    missing_of(path, &format!("{}.data", stage.name()))
+}
+
+/// There is no such file, which this key names.
+pub fn missing_of(path: &Path, key: &str) -> UserError {
+    UserError::new(format!("there is no file `{}`, which `{key}` names", path.display()))
+        .hint(format!("Paths in `{key}` are relative to the config file"))
 }
 
 /// "3 rows of `sft.data` cannot be trained on", and the first of them as file:line.
@@ -21,6 +25,21 @@ pub fn missing(path: &Path, stage: Stage) -> UserError {
 /// # Errors
 /// If there is a bad row; `shape` says what a row is.
 pub fn refuse_bad(path: &Path, stage: Stage, bad: &[BadRow], shape: &str) -> Result<(), UserError> {
+    let name = stage.name();
+    refuse_bad_of(path, &format!("{name}.data"), bad, shape, &format!("docs/trainers/{name}.md"))
+}
+
+/// [`refuse_bad`] of a file that this key names; `page` says more of its rows.
+///
+/// # Errors
+/// If there is a bad row.
+pub fn refuse_bad_of(
+    path: &Path,
+    key: &str,
+    bad: &[BadRow],
+    shape: &str,
+    page: &str,
+) -> Result<(), UserError> {
     if bad.is_empty() {
         return Ok(());
     }
@@ -31,8 +50,7 @@ pub fn refuse_bad(path: &Path, stage: Stage, bad: &[BadRow], shape: &str) -> Res
         more => format!("\n  and {more} more"),
     };
     let rows = if bad.len() == 1 { "1 row".to_string() } else { format!("{} rows", bad.len()) };
-    let name = stage.name();
-    Err(UserError::new(format!("{rows} of `{name}.data` cannot be trained on:{named}{more}")).hint(format!(
-        "Mend or delete these lines; a row is {shape}, see docs/trainers/{name}.md. Nothing has been computed or paid for"
+    Err(UserError::new(format!("{rows} of `{key}` cannot be trained on:{named}{more}")).hint(format!(
+        "Mend or delete these lines; a row is {shape}, see {page}. Nothing has been computed or paid for"
     )))
 }

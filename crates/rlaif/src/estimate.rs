@@ -4,11 +4,13 @@
 use crate::context::Context;
 use crate::judging::openai::price;
 use crate::judging::{Assignment, forms, templates};
+use crate::routing::Gate;
 use crate::stages::evaluate::{players, regression};
 use anyhow::Result;
 use rlaif_core::MicroUsd;
 use rlaif_core::config::{JudgeConfig, JudgeKind, Stage};
 use rlaif_core::money::{Price, ServiceTier, Usage};
+use rlaif_core::people::PairKey;
 use rlaif_core::records::{Pair, Prompt, Response, Split};
 use rlaif_judge::capability::probe_request;
 use rlaif_judge::template::TemplateProtocol;
@@ -51,6 +53,9 @@ pub struct Estimate {
     pub calls: u64,
     /// Requests of the judge that have an answer in the ledger already, through whichever template.
     pub answered: u64,
+    /// Requests that are not made, since `[route]` sends their pairs to people; not among `calls`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub spared: u64,
     /// Prompt tokens of all calls.
     pub prompt_tokens: u64,
     /// Completion tokens of all calls, as replies usually are.
@@ -95,11 +100,17 @@ fn plus(sum: Option<MicroUsd>, calls: u64, one: Option<MicroUsd>) -> Option<Micr
     sum?.checked_add(one?.checked_mul(i64::try_from(calls).ok()?)?)
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Texts to be judged.
 struct Material<'a> {
     pairs: Vec<Pair>,
     /// Share of the pairs that are seen in both orders.
     position_check_rate: f64,
+    /// Pairs that judges are not asked about.
+    spared: Vec<Pair>,
     prompts: HashMap<&'a str, &'a Prompt>,
     responses: HashMap<String, String>,
 }
@@ -130,6 +141,7 @@ pub fn of_stage(context: &Context, stage: Stage) -> Result<Vec<Estimate>> {
 pub fn of_work(context: &Context, work: &Assignment) -> Result<Vec<Estimate>> {
     let material = Material {
         pairs: work.pairs.clone(),
+        spared: Vec::new(),
         position_check_rate: work.label.position_check_rate,
         prompts: work.prompts.iter().map(|(id, prompt)| (id.as_str(), prompt)).collect(),
         responses: work.responses.iter().map(|(id, response)| (id.clone(), response.text.clone())).collect(),
@@ -186,7 +198,18 @@ fn to_label(context: &Context) -> Result<Material<'_>> {
     }
     let mut responses: HashMap<String, String> =
         sampled.iter().map(|response| (response.id.clone(), response.text.clone())).collect();
-    let mut pairs = Vec::new();
+    let sampled: HashMap<&str, &str> =
+        sampled.iter().map(|response| (response.id.as_str(), response.text.as_str())).collect();
+    let gate = Gate::new(config, false);
+    // Stand-ins are all the same: their names draw for them.
+    let text = |id: &'_ str| sampled.get(id).map_or_else(|| id.to_owned(), |text| (*text).to_owned());
+    let is_spared = |pair: &Pair| {
+        let of = |(gate, prompt): (&Gate, &&Prompt)| {
+            gate.spares(prompt, &PairKey::of(&prompt.prompt, &text(&pair.a), &text(&pair.b))).is_some()
+        };
+        gate.as_ref().zip(prompts.get(pair.prompt_id.as_str())).is_some_and(of)
+    };
+    let (mut pairs, mut spared) = (Vec::new(), Vec::new());
     for prompt in &context.prompts.train {
         let own = ids.remove(prompt.id.as_str()).unwrap_or_else(|| {
             let stand_ins = (0..n).map(|index| format!("{}/{index}", prompt.id));
@@ -194,10 +217,13 @@ fn to_label(context: &Context) -> Result<Material<'_>> {
                 .inspect(|id| drop(responses.insert(id.clone(), stand_in(config.generate.max_new_tokens))))
                 .collect()
         });
-        pairs.extend(pairs_of(&own, prompt));
+        let (people, judges): (Vec<Pair>, Vec<Pair>) =
+            pairs_of(&own, prompt).into_iter().partition(&is_spared);
+        pairs.extend(judges);
+        spared.extend(people);
     }
     let position_check_rate = config.label.position_check_rate;
-    Ok(Material { pairs, position_check_rate, prompts, responses })
+    Ok(Material { pairs, spared, position_check_rate, prompts, responses })
 }
 
 /// Everyone who meets, and what of the regression set judges decide.
@@ -253,7 +279,7 @@ fn to_evaluate<'a>(context: &'a Context, set: Option<&'a regression::Set>) -> Re
     let prompts = context.prompts.eval.iter().chain(judged);
     let prompts = prompts.map(|prompt| (prompt.id.as_str(), prompt)).collect();
     let position_check_rate = config.label.position_check_rate;
-    Ok(Material { pairs, position_check_rate, prompts, responses })
+    Ok(Material { pairs, spared: Vec::new(), position_check_rate, prompts, responses })
 }
 
 /// A response of so many tokens.
@@ -277,12 +303,14 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
     } else {
         price(&context.config, judge)
     };
+    let all = [&material.pairs[..], &material.spared].concat();
     let every = material.pairs.len().div_ceil(PAIRS_WRITTEN).max(1);
     let mut estimate = Estimate {
         judge: judge.name.clone(),
         template: asker.name().to_owned(),
         calls: 0,
         answered: 0,
+        spared: 0,
         prompt_tokens: 0,
         completion_tokens: 0,
         micro_usd: None,
@@ -293,7 +321,8 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
     let (mut usual, mut at_most) = (Some(MicroUsd::ZERO), Some(MicroUsd::ZERO));
     let mut seconds = 0.0;
     for (index, step) in asker.steps().iter().enumerate() {
-        let calls = votes * requests(asker, index, material, seed);
+        let both = material.position_check_rate;
+        let calls = votes * requests(asker, index, &material.pairs, both, seed);
         let most = step.max_tokens.unwrap_or(judge.max_tokens);
         let expected = step.expected_tokens.unwrap_or(most / 2).min(most);
         let mut sums = Sums::default();
@@ -308,6 +337,7 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
             ..Usage::default()
         };
         estimate.calls += calls;
+        estimate.spared += votes * requests(asker, index, &all, both, seed) - calls;
         estimate.prompt_tokens += calls * usage.prompt_tokens;
         estimate.completion_tokens += calls * usage.completion_tokens;
         usual = plus(usual, calls, price.and_then(|price| price.cost(&usage)));
@@ -331,9 +361,9 @@ fn estimate(context: &Context, judge: &JudgeConfig, asker: &Asker, material: &Ma
 }
 
 /// How many different requests a step makes of one vote.
-fn requests(asker: &Asker, step: usize, material: &Material, seed: u64) -> u64 {
+fn requests(asker: &Asker, step: usize, pairs: &[Pair], both: f64, seed: u64) -> u64 {
     let distinct = |each: &dyn Fn(&Pair) -> Vec<String>| {
-        material.pairs.iter().flat_map(each).collect::<HashSet<String>>().len() as u64
+        pairs.iter().flat_map(each).collect::<HashSet<String>>().len() as u64
     };
     if asker.protocol() == TemplateProtocol::Rating {
         return distinct(&|pair| vec![pair.a.clone(), pair.b.clone()]);
@@ -341,8 +371,7 @@ fn requests(asker: &Asker, step: usize, material: &Material, seed: u64) -> u64 {
     if asker.template().shows_only_the_prompt(step) {
         return distinct(&|pair| vec![pair.prompt_id.clone()]);
     }
-    let both = material.position_check_rate;
-    material.pairs.iter().map(|pair| orders(seed, &pair.id, both).len() as u64).sum()
+    pairs.iter().map(|pair| orders(seed, &pair.id, both).len() as u64).sum()
 }
 
 /// Adds the tokens of one pair's request, in one order; the other has as many.

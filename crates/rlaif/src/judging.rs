@@ -21,9 +21,11 @@ use crate::context::Context;
 use crate::probe;
 use crate::progress::say;
 use crate::robustness::Tripwires;
+use crate::routing::Gate;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Aggregation, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
-use rlaif_core::records::{Choice, Message, Order, Pair, Preference, Prompt, Response, Verdict};
+use rlaif_core::people::PairKey;
+use rlaif_core::records::{Choice, Message, NoVerdict, Order, Pair, Preference, Prompt, Response, Verdict};
 use rlaif_judge::cascade::{goes_on, sureness};
 use rlaif_judge::defence::rules::{self, RULE};
 use rlaif_judge::{
@@ -58,6 +60,8 @@ pub struct Assignment<'a> {
     pub tripwires: Option<&'a Tripwires<'a>>,
     /// Whether each pair is asked about also where its request is the same to the byte as that of another: whether a judge repeats itself.
     pub each_anew: bool,
+    /// What sends pairs to people: judges are not asked about some, and what they say of others does not stand alone.
+    pub gate: Option<&'a Gate>,
 }
 
 /// What one judge says of the pairs, as if it were alone.
@@ -103,6 +107,7 @@ impl<'a> Assignment<'a> {
             ruled: HashMap::new(),
             tripwires: None,
             each_anew: false,
+            gate: None,
         }
     }
 }
@@ -121,11 +126,25 @@ impl Assignment<'_> {
             ruled: self.ruled.clone(),
             tripwires: self.tripwires,
             each_anew: self.each_anew,
+            gate: self.gate,
         }
     }
 
-    fn prompt(&self, pair: &Pair) -> Result<&Prompt> {
+    /// The prompt of a pair.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn prompt(&self, pair: &Pair) -> Result<&Prompt> {
         self.prompts.get(&pair.prompt_id).with_context(|| format!("pair `{}` has no prompt", pair.id))
+    }
+
+    /// The name of a pair among people.
+    ///
+    /// # Errors
+    /// If it names what is not there.
+    pub fn key(&self, pair: &Pair) -> Result<PairKey> {
+        let (a, b) = (self.response(&pair.a)?, self.response(&pair.b)?);
+        Ok(PairKey::of(&self.prompt(pair)?.prompt, &a.text, &b.text))
     }
 
     fn response(&self, id: &str) -> Result<&Response> {
@@ -134,7 +153,7 @@ impl Assignment<'_> {
             .with_context(|| format!("a pair names the response `{id}`, which is not there"))
     }
 
-    /// Lets rules decide what needs no judge, and sets aside what is too long for one. A probe or an audit does not: it is there
+    /// Leaves to people what goes to them anyway, lets rules decide what needs no judge, and sets aside what is too long for one. A probe or an audit does not: it is there
     /// to see what the judge itself says.
     ///
     /// # Errors
@@ -142,6 +161,14 @@ impl Assignment<'_> {
     pub fn rule(&mut self) -> Result<()> {
         let mut ruled = HashMap::new();
         for pair in &self.pairs {
+            let spared = match self.gate {
+                Some(gate) => gate.spares(self.prompt(pair)?, &self.key(pair)?),
+                None => None,
+            };
+            if let Some(reason) = spared {
+                ruled.insert(pair.id.clone(), Verdict::none(NoVerdict::SetAside(reason)));
+                continue;
+            }
             let (a, b) = (&self.response(&pair.a)?.text, &self.response(&pair.b)?.text);
             let prompt = self.prompt(pair)?.prompt.display();
             let by_rule = self.label.rules.then(|| rules::rule(&prompt, a, b)).flatten();
@@ -228,7 +255,10 @@ pub fn judge(context: &mut Context, work: &Assignment) -> Result<Judged> {
     let panel = fit(context, work)?;
     let verdicts = context.wait(context.store.verdicts(work.set))?;
     let of_pairs = by_pair(work, &verdicts, work.judges);
-    let preferences = add_up(work, &of_pairs, panel.as_ref());
+    let mut preferences = add_up(work, &of_pairs, panel.as_ref());
+    if let Some(gate) = work.gate {
+        gate.hold(work, &verdicts, &mut preferences)?;
+    }
     context.wait(context.store.put_preferences(&preferences))?;
     let by_judges = work.pairs.iter().zip(&of_pairs).filter(|(pair, _)| !work.ruled.contains_key(&pair.id));
     let voters: Vec<_> = by_judges.map(|(_, said)| voters(said, work.label.vote_smoothing)).collect();

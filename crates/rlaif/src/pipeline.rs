@@ -11,7 +11,7 @@ use crate::judging::reuse::OtherRuns;
 use crate::judging::templates;
 use crate::manifest::{self, StageOutcome, StageRecord, State};
 use crate::progress::{duration_text, say};
-use crate::{allocator, interrupt, people, preference_data, rewards, stages, watching};
+use crate::{allocator, human_data, interrupt, people, preference_data, rewards, routing, stages, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{
     Config, EvaluateConfig, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig,
@@ -191,12 +191,18 @@ pub fn run(context: &mut Context, steps: &[Step]) -> Result<usize> {
         if step.stage == Stage::Evaluate {
             stages::evaluate::regression::read(context)?;
         }
+        if matches!(step.stage, Stage::Label | Stage::Reward | Stage::Dpo) {
+            human_data::read(context)?;
+        }
     }
     let mut failures = 0;
     for step in steps {
         let name = step.stage.name();
         if step.action == Action::Skip {
             failures += context.manifest.stage(step.stage).map_or(0, |record| record.failures);
+            if step.stage == Stage::Label {
+                routing::tell_again(context)?;
+            }
             continue;
         }
         interrupt::check(name)?;
@@ -336,11 +342,20 @@ fn recipe(
     {
         input(stages::LABELS_OF_PEOPLE, &fingerprint);
     }
+    let learns = matches!(stage, Stage::Reward | Stage::Dpo);
+    if learns || stage == Stage::Label && config.route.measures() {
+        for (file, fingerprint) in human_data::fingerprints(context)? {
+            input(&file, &fingerprint);
+        }
+    }
     if !preference_data::reads_labels(config, stage) {
         input("policy", &context.policy_fingerprint);
     }
     let mut recipe = json!({ "stage": stage.name(), "run.seed": config.run.seed });
     let mut put = |key: &str, value: Value| recipe[key] = value;
+    for (key, value) in route_recipe(config, stage)? {
+        put(key, value);
+    }
     match stage {
         Stage::Revise | Stage::Sft if !has.contains(&stage) => {}
         Stage::Revise if config.revise.rounds == 0 => {
@@ -499,6 +514,30 @@ fn evaluate_recipe(evaluate: &EvaluateConfig) -> Result<Vec<(String, Value)>> {
     put("max_regressions", evaluate.max_regressions.into(), Value::Null);
     let names: Vec<&str> = evaluate.models.iter().map(|model| model.name.as_str()).collect();
     put("models", names.into(), Vec::<Value>::new().into());
+    Ok(recipe)
+}
+
+/// What of `[route]` the result of a stage depends on: nothing where it routes nothing. Shares that are drawn at random are trained on as
+/// judges label them, until people do.
+fn route_recipe(config: &Config, stage: Stage) -> Result<Vec<(&'static str, Value)>> {
+    let route = &config.route;
+    let mut recipe = Vec::new();
+    let revised =
+        matches!(stage, Stage::Reward | Stage::Dpo) && preference_data::reads_revisions(config, stage);
+    let judged = stage == Stage::Ppo && !config.tuning_judges().is_empty();
+    if !route.expert_tags.is_empty() && (stage == Stage::Label || revised || judged) {
+        recipe.push(("route.expert_tags", serde_json::to_value(&route.expert_tags)?));
+    }
+    if !route.rules.is_empty() && stage == Stage::Label {
+        recipe.push(("route.rules", serde_json::to_value(&route.rules)?));
+    }
+    if route.measures() && stage == Stage::Label {
+        recipe.push(("route.bootstrap", route.bootstrap.into()));
+        recipe.push(("route.min_agreement", serde_json::to_value(route.min_agreement)?));
+    }
+    if !route.human_data.is_empty() && matches!(stage, Stage::Reward | Stage::Dpo) {
+        recipe.push(("review.weight", config.review.weight.into()));
+    }
     Ok(recipe)
 }
 

@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::data_files::{missing, refuse_bad};
 use crate::error::UserError;
+use crate::human_data;
 use crate::revisions;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Config, DpoLossKind, Stage};
@@ -12,6 +13,7 @@ use rlaif_store::jsonl::{
     PreferenceData, ResponseData, Rows, TuningRow, read_preference_data, read_tuning_rows,
 };
 use rlaif_train::{PreferenceExample, ResponseExample};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What a row is, in words.
@@ -50,7 +52,8 @@ pub fn reads_revisions(config: &Config, stage: Stage) -> bool {
 
 /// Whether a stage trains on the run's own preferences: always, unless it has files or revisions and the run no stage `label`.
 pub fn reads_labels(config: &Config, stage: Stage) -> bool {
-    let has_others = !files(config, stage).is_empty() || reads_revisions(config, stage);
+    let of_people = matches!(stage, Stage::Reward | Stage::Dpo) && !config.route.human_data.is_empty();
+    let has_others = of_people || !files(config, stage).is_empty() || reads_revisions(config, stage);
     !has_others || config.run.stages.contains(&Stage::Label)
 }
 
@@ -146,13 +149,33 @@ fn refuse_watched(config: &Config, place: &str) -> Result<(), UserError> {
         .hint("Take `[dpo.watch]` out, or give rows of `prompt`, `chosen` and `rejected`"))
 }
 
-/// Revised over original answers, of the prompts that have them.
+/// What people said elsewhere.
+///
+/// # Errors
+/// If a file cannot be read, or any row of it is not what it should be.
+pub fn of_people(context: &Context) -> Result<Examples> {
+    let mut found = Examples::default();
+    for data in human_data::read(context)? {
+        found.add_pair(context, data)?;
+    }
+    Ok(found)
+}
+
+/// Revised over original answers, of the prompts that have them; none of prompts that are for people, since nobody but the policy says
+/// that they are better.
 ///
 /// # Errors
 /// If they cannot be read.
 pub fn revised(context: &Context) -> Result<Examples> {
     let mut found = Examples::default();
+    let expert_tags = &context.config.route.expert_tags;
+    let for_experts =
+        context.prompts.train.iter().filter(|it| it.tags.iter().any(|tag| expert_tags.contains(tag)));
+    let for_experts: HashSet<&str> = for_experts.map(|prompt| prompt.id.as_str()).collect();
     for revision in revisions::read(&context.folder.revisions())? {
+        if for_experts.contains(revision.prompt_id.as_str()) {
+            continue;
+        }
         if let Some(row) = revision.pair() {
             let source = row.judges.join("+");
             found.add_pair(context, PreferenceData { line: 0, row, margin: 0.0, weight: 1.0, source })?;

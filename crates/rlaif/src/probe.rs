@@ -99,8 +99,22 @@ pub fn labelled<'a>(
             bad.reason
         ));
     }
+    labelled_pairs(context, rows.good.into_iter(), set, judges, label)
+}
+
+/// Labelled pairs as a set of pairs in the ledger, with the better response as a.
+///
+/// # Errors
+/// If the store cannot be written.
+pub fn labelled_pairs<'a>(
+    context: &Context,
+    pairs: impl Iterator<Item = ProbePair>,
+    set: &'a str,
+    judges: &'a [JudgeConfig],
+    label: &'a LabelConfig,
+) -> Result<Assignment<'a>> {
     let mut work = Assignment::empty("label", set, judges, label);
-    for pair in rows.good {
+    for pair in pairs {
         add(&mut work, pair);
     }
     store(context, &work)?;

@@ -19,8 +19,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What a stage trains on, in token ids: the run's own preferences in the order of the store, then revised over original answers, then
-/// the rows of its files.
+/// What a stage trains on, in token ids: what people said elsewhere, the run's own preferences in the order of the store, then revised
+/// over original answers, then the rows of its files.
 ///
 /// # Errors
 /// If the store or a file cannot be read, or nothing is left to train on.
@@ -43,26 +43,42 @@ pub fn examples(context: &Context, stage: Stage) -> Result<Examples> {
         say(&format!("{name}: {} pairs are revised over original answers", revised.pairs.len()));
         all.pairs.extend(revised.pairs);
     }
+    let of_people = preference_data::of_people(context)?;
+    left_out(of_people.too_long, "`route.human_data`");
     let of_files = preference_data::read(context, stage)?;
     left_out(of_files.too_long, &format!("`{name}.data`"));
     // A prompt that the run has too must be held out with the run's pairs of it.
     let known: HashMap<Vec<u32>, String> =
         all.pairs.iter().map(|e| (e.prompt_ids.clone(), e.prompt_id.clone())).collect();
     let id = |prompt_ids: &Vec<u32>, id: String| known.get(prompt_ids).cloned().unwrap_or(id);
-    all.pairs.extend(of_files.pairs.into_iter().map(|mut pair| {
+    let known_pair = |mut pair: PreferenceExample| {
         pair.prompt_id = id(&pair.prompt_ids, pair.prompt_id);
         pair
-    }));
+    };
+    if !of_people.pairs.is_empty() {
+        say(&format!("{name}: {} pairs were labelled by people elsewhere", of_people.pairs.len()));
+    }
+    let own = std::mem::take(&mut all.pairs);
+    all.pairs = of_people.pairs.into_iter().map(known_pair).chain(own).collect();
+    all.pairs.extend(of_files.pairs.into_iter().map(known_pair));
     all.responses.extend(of_files.responses.into_iter().map(|mut response| {
         response.prompt_id = id(&response.prompt_ids, response.prompt_id);
         response
     }));
     if all.pairs.is_empty() && all.responses.is_empty() {
-        return Err(UserError::new("no preference is left to train on")
-            .hint("Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help")
-            .into());
+        let hint = match waiting(context) {
+            0 => "Look at what became of the pairs in `report.html`; a lower `label.tie_margin`, more pairs or another judge may help".into(),
+            pairs => format!("{pairs} pairs wait for people: `rlaif review {}`", context.arguments),
+        };
+        return Err(UserError::new("no preference is left to train on").hint(hint).into());
     }
     Ok(all)
+}
+
+/// How many pairs are not trained on before people have labelled them.
+fn waiting(context: &Context) -> u64 {
+    let label = context.manifest.stage(Stage::Label);
+    label.and_then(|record| record.numbers.pointer("/routing/not_trained_on")?.as_u64()).unwrap_or(0)
 }
 
 /// The run's own preferences, in the order of the store.

@@ -125,6 +125,20 @@ pub(super) fn full_example() -> Config {
         priority_percent: Some(1),
     };
     config.prices.insert(ANY_KEY.into(), price);
+    config.route.rules = vec![RouteRule {
+        name: Some(String::new()),
+        tags: vec![String::new()],
+        words: vec![String::new()],
+        random_share: Some(0.5),
+        unsafe_by: Some(String::new()),
+        unsafe_below: Some(0.5),
+        spread_above: Some(0.5),
+        margin_below: Some(0.5),
+        ..RouteRule::to(Destination::People)
+    }];
+    config.route.expert_tags = vec![String::new()];
+    config.route.min_agreement = Some(0.5);
+    config.route.human_data = vec!["human.jsonl".into()];
     config.evaluate.judges = Some(config.label.judges.clone());
     config.audit.bounds.insert(ANY_KEY.into(), Bound { min: Some(0.5), max: Some(0.5) });
     config
@@ -142,6 +156,7 @@ pub(super) fn bare_examples() -> [Config; 2] {
     config.ppo.missing_eos_penalty = None;
     config.ppo.rewards = vec![RewardSource::default()];
     config.evaluate.models = vec![EvaluatedModel::default()];
+    config.route.rules = vec![RouteRule::to(Destination::People)];
     let mut with_judges = config.clone();
     with_judges.evaluate.judges = Some(config.label.judges.clone());
     with_judges.ppo.judges = Some(config.label.judges.clone());
@@ -203,6 +218,9 @@ mod tests {
         nulls("", &serde_json::to_value(Config::default()).unwrap(), &mut default);
         default.retain(|key| !bare.contains(key));
         // Empty lists in the default; the tone judge gives its principle and opposite.
-        assert_eq!(default, [".revise.principles", ".label.few_shot", ".ppo.rewards", ".evaluate.models"]);
+        assert_eq!(
+            default,
+            [".revise.principles", ".label.few_shot", ".route.rules", ".ppo.rewards", ".evaluate.models"]
+        );
     }
 }

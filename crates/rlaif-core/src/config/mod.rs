@@ -14,6 +14,7 @@ mod ppo;
 mod preference;
 mod review;
 mod revise;
+mod route;
 mod run;
 mod sft;
 mod toml_out;
@@ -40,6 +41,7 @@ pub use ppo::{
 pub use preference::{BatchBy, DpoConfig, RewardConfig};
 pub use review::ReviewConfig;
 pub use revise::{Principle, ReviseConfig};
+pub use route::{Destination, RouteConfig, RouteRule};
 pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};
 pub use validate::Problem;
@@ -68,6 +70,8 @@ pub struct Config {
     pub label: LabelConfig,
     /// Labelling of pairs by people.
     pub review: ReviewConfig,
+    /// Which pairs people label, which judges.
+    pub route: RouteConfig,
     /// The reward model.
     pub reward: RewardConfig,
     /// Proximal policy optimisation.

@@ -1,12 +1,13 @@
 //! What a config must hold beyond its types: ranges, and keys that must agree. All problems at once, in the words of the file.
 
 mod evaluate;
+mod route;
 mod watch;
 
 use super::{
     Algorithm, BatchBy, Config, DpoConfig, DpoLossKind, EnsembleReward, JudgeConfig, JudgeKind, KlController,
     KlPlace, LoraConfig, OptimConfig, PairChoice, PpoConfig, Protocol, RatioLevel, RewardKind, RewardSource,
-    Stage, StructuredOutput,
+    RouteRule, Stage, StructuredOutput,
 };
 use crate::audit;
 use std::collections::BTreeSet;
@@ -75,6 +76,7 @@ impl Config {
         self.check_rewards(&mut check);
         self.check_watches(&mut check);
         self.check_review(&mut check);
+        self.check_route(&mut check);
         self.check_evaluate(&mut check);
         self.check_lengths(&mut check);
         check.problems
@@ -790,7 +792,12 @@ fn check_judges(check: &mut Checks, config: &Config, section: &str, judges: &[Ju
                 "must name policies, such as \"baseline\"; got an empty name".into(),
             );
         }
-        check.above(&key("weight"), judge.weight, 0.0);
+        // A judge that only rates how safe responses are need not vote.
+        let named = |rule: &RouteRule| rule.unsafe_by.as_ref() == Some(&judge.name);
+        match config.route.rules.iter().any(named) {
+            true => check.at_least(&key("weight"), judge.weight, 0.0),
+            false => check.above(&key("weight"), judge.weight, 0.0),
+        }
         if let Some(below) = judge.only_if_unsure_below {
             check.above(&key("only_if_unsure_below"), below, 0.0);
             if below > 0.5 {

@@ -529,3 +529,55 @@ fn an_origin_and_a_split_of_its_own_are_checked() {
       `prompts.split_seed` splits nothing where `prompts.eval` is given (line 5)
     ");
 }
+
+#[test]
+fn routes_are_checked() {
+    let judges = "[[label.judges]]\nname = 'tone'\nprinciple = 'Be kind.'\nopposite = 'Be rude.'\n[[label.judges]]\nname = 'guard'\nprotocol = 'rating'\nweight = 0.0\n";
+    let good = format!(
+        "{judges}[route]\nexpert_tags = ['medical']\nrandom_share = 0.1\nmin_agreement = 0.8\nhuman_data = ['a.jsonl']\nbootstrap = 50\n\
+         [[route.rules]]\nname = 'doses'\nto = 'people'\nwords = ['dose']\ntags = ['chat']\n\
+         [[route.rules]]\nto = 'both'\nunsafe_by = 'guard'\nunsafe_below = 4\n\
+         [[route.rules]]\nto = 'judges'\ndisagree = true\nspread_above = 0.2\nmargin_below = 0.1\nrandom_share = 0.5"
+    );
+    let route = load(&good).unwrap().config.route;
+    assert_eq!(
+        route.rules.iter().enumerate().map(|(i, r)| r.label(i)).collect::<Vec<_>>(),
+        ["doses", "rule 2", "rule 3"]
+    );
+    assert_eq!(route.rules[1].unsafe_below(), 4.0);
+    assert!(route.routes() && route.measures());
+    assert!(!load("[route]\nmax_share = 0.9").unwrap().config.route.routes());
+
+    let wrong = "[route]\nrandom_share = 0.6\nmin_agreement = 1.5\nbootstrap = 5\nexpert_tags = ['']\n\
+        [[route.rules]]\nto = 'people'\n\
+        [[route.rules]]\nname = 'rule 1'\nto = 'people'\nwords = ['!?']\nspread_above = 0.6\nmargin_below = 2\n\
+        [[route.rules]]\nto = 'people'\nunsafe_by = 'tone'\nunsafe_below = 11\ntags = [' ']\nrandom_share = 2\n\
+        [[route.rules]]\nto = 'both'\nunsafe_by = 'nobody'\n\
+        [[route.rules]]\nto = 'both'\ntags = ['a']\nunsafe_below = 3";
+    assert_snapshot!(error(wrong), @r#"
+    15 problems in the config
+      `route.max_share` must be at least `route.random_share` = 0.6, got 0.5
+      `route.min_agreement` must be between 0 and 1, got 1.5 (line 3)
+      `route.bootstrap` draws from `route.human_data`, which names no file (line 4)
+      `route.expert_tags` must not hold an empty tag (line 5)
+      `route.rules[0]` must say which pairs it is for: `tags`, `words`, `random_share`, `unsafe_by`, `disagree`, `spread_above` or `margin_below` (line 6)
+      `route.rules[1].name` must differ from those of other rules, got "rule 1" twice (line 9)
+      `route.rules[1].words` must hold letters or digits, got "!?" (line 11)
+      `route.rules[1].spread_above` must be 0 to 0.5, got 0.6 (line 12)
+      `route.rules[1].margin_below` must be 0 to 0.5, got 2 (line 13)
+      `route.rules[2].unsafe_by` must name a judge with `protocol` = "rating", got "tone" (line 16)
+      `route.rules[2].unsafe_below` must be a rating from 1 to 10, got 11 (line 17)
+      `route.rules[2].tags` must not hold an empty tag (line 18)
+      `route.rules[2].random_share` must be between 0 and 1, got 2 (line 19)
+      `route.rules[3].unsafe_by` must name a judge of `label.judges`, got "nobody" (line 22)
+      `route.rules[4].unsafe_below` is read only with `unsafe_by` (line 26)
+    "#);
+    for (wrong, key) in [
+        ("[[route.rules]]\ntags = ['a']", "`route.rules[0].to`"),
+        ("[[route.rules]]\nto = 'experts'\ntags = ['a']", "must be one of `judges`, `both`, `people`"),
+        ("[route]\nmin_agreement = 0.8", "`route.min_agreement` is measured on randomly drawn pairs"),
+        ("[[label.judges]]\nweight = 0.0", "`label.judges[0].weight` must be above 0"),
+    ] {
+        assert!(error(wrong).contains(key), "{}", error(wrong));
+    }
+}

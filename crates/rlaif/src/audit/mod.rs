@@ -1,8 +1,8 @@
 //! What an audit is made of. Each part measures; what it measured is held against `audit.bounds`, kept in `audit.json`, and shown as one table.
 
 pub mod bias;
-mod preferences;
 mod judges;
+mod preferences;
 mod table;
 
 pub use table::table;
@@ -52,8 +52,7 @@ impl Part {
             (args.bias, Self::Bias),
             (args.robustness, Self::Robustness),
         ];
-        let asked: Vec<Self> =
-            flags.into_iter().filter_map(|(asked, part)| asked.then_some(part)).collect();
+        let asked: Vec<Self> = flags.into_iter().filter_map(|(asked, part)| asked.then_some(part)).collect();
         if asked.is_empty() { vec![Self::Judges, Self::Preferences] } else { asked }
     }
 

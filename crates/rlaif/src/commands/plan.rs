@@ -54,9 +54,13 @@ pub fn run(args: &PlanArgs) -> Result<u8> {
 
 fn line(judge: &Estimate) -> String {
     let Estimate { judge: name, template, calls, answered, prompt_tokens, completion_tokens, .. } = judge;
+    let spared = match judge.spared {
+        0 => String::new(),
+        spared => format!(", {spared} more spared by `[route]`"),
+    };
     let tokens = format!("{} tokens in, {} out", rounded(*prompt_tokens), rounded(*completion_tokens));
     let Some(minutes) = judge.minutes else {
-        return format!("`{name}` by `{template}`: {calls} questions, {tokens}, no calls");
+        return format!("`{name}` by `{template}`: {calls} questions{spared}, {tokens}, no calls");
     };
     let cost = match (judge.micro_usd, judge.micro_usd_at_most) {
         (Some(usual), Some(most)) => format!("{} (at most {})", MicroUsd(usual), MicroUsd(most)),
@@ -66,7 +70,7 @@ fn line(judge: &Estimate) -> String {
     let time = if judge.batch { format!("at most {time} in batches") } else { format!("about {time}") };
     let bought =
         if *answered > 0 { format!(", {answered} of its answers are in the ledger") } else { String::new() };
-    format!("`{name}` by `{template}`: {calls} calls, {tokens}, {cost}, {time}{bought}")
+    format!("`{name}` by `{template}`: {calls} calls{spared}, {tokens}, {cost}, {time}{bought}")
 }
 
 /// `950`, `12k`, `3.4M`.

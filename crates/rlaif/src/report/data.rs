@@ -238,6 +238,41 @@ pub struct LabelNumbers {
     pub fitted: Vec<FittedVoter>,
     /// How many pairs each later judge of a cascade was asked about, by name.
     pub asked: BTreeMap<String, u64>,
+    /// Which pairs go to people; `None` where `[route]` sends none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingNumbers>,
+}
+
+/// Which pairs go to people, and how far they got with them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoutingNumbers {
+    /// Pairs by where they go: `judges`, `both`, `people`.
+    pub routes: BTreeMap<String, u64>,
+    /// Pairs by the rule that sent them there.
+    pub rules: BTreeMap<String, RuleNumbers>,
+    /// Pairs that wait for people.
+    pub waiting: u64,
+    /// Those of them that are not trained on before.
+    pub not_trained_on: u64,
+    /// The share of all pairs that people are shown at random, as it is by now.
+    pub random_share: f64,
+    /// How far people agree with the judges on the pairs of the random sample that both decide.
+    pub agreement: Option<Estimate>,
+    /// How far judges agree with what people said elsewhere.
+    pub imported_agreement: Option<Estimate>,
+}
+
+/// The pairs of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuleNumbers {
+    /// How many.
+    pub pairs: u64,
+    /// Those that people have labelled.
+    pub labelled: u64,
+    /// Those that wait for people.
+    pub waiting: u64,
 }
 
 /// Fine-tuning on rows that it did not see.

@@ -209,6 +209,7 @@ mod tests {
             title: String::new(),
             about: String::new(),
             items,
+            reasons: HashMap::new(),
         };
         let queues = vec![queue("audit", vec![2, 0, 1]), queue("all", vec![0, 1, 2])];
         Desk::new(Queues { items: (0..3).map(item).collect(), queues }, &[], ratings, 1000)

@@ -89,6 +89,8 @@ pub struct PairPage {
     pub queue: String,
     /// The queue's title.
     pub title: String,
+    /// Why the pair is in the queue; empty where the title says it.
+    pub why: String,
     /// The hash of the pair's key.
     pub pair: String,
     /// Roles and turns, as HTML.

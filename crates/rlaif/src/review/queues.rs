@@ -1,11 +1,13 @@
 //! Which pairs are worth people's time, and in which order.
 
 use crate::people::EVALUATION;
+use crate::routing::Routes;
 use crate::stages::evaluate::players;
 use anyhow::Result;
 use rlaif_core::people::PairKey;
 use rlaif_core::records::{Choice, Preference};
 use rlaif_core::records::{NoVerdict, Order, Pair, Verdict};
+use rlaif_core::routing::AUDIT_DRAW;
 use rlaif_core::{Config, seed};
 use rlaif_store::Store;
 use rlaif_store::store::{ReviewPair, TRAIN_PAIRS};
@@ -13,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The name of the queue that is drawn at random.
 pub const AUDIT: &str = "audit";
+
+/// The name of the queue of what `[route]` sends to people.
+pub const ROUTED: &str = "routed";
 
 /// The name of the queue of known-bad responses.
 pub const TRIPWIRES: &str = "tripwires";
@@ -37,6 +42,8 @@ pub struct Queue {
     pub about: String,
     /// Places among the items.
     pub items: Vec<usize>,
+    /// Why each of them is in it, in words that tell nothing of what judges said; empty where the queue itself says it.
+    pub reasons: HashMap<usize, String>,
 }
 
 /// All pairs of a run that people can be shown, and the queues that are made of them.
@@ -101,7 +108,8 @@ impl Queues {
         for set in players::sets(config) {
             evaluated.extend(store.review_pairs(&set).await?);
         }
-        Ok(Self::of(pairs, &said, known_bad, evaluated, config))
+        let routes = Routes::read(store, config).await?;
+        Ok(Self::of(pairs, &said, known_bad, evaluated, &routes, config))
     }
 
     fn of(
@@ -109,12 +117,13 @@ impl Queues {
         said: &HashMap<String, Said>,
         known_bad: Vec<ReviewPair>,
         evaluated: Vec<ReviewPair>,
+        routes: &Routes,
         config: &Config,
     ) -> Self {
         let review = &config.review;
         let nothing = Said::default();
         let of = |place: usize| said.get(&pairs[place].pair.id).unwrap_or(&nothing);
-        let drawn = |place: &usize| seed::derive(config.run.seed, "review/audit", number(&pairs[*place].key));
+        let drawn = |place: &usize| seed::derive(config.run.seed, AUDIT_DRAW, pairs[*place].key.number());
         let chosen = |is: &dyn Fn(usize) -> bool| (0..pairs.len()).filter(|place| is(*place)).collect();
 
         let mut audit: Vec<usize> = (0..pairs.len()).collect();
@@ -136,8 +145,10 @@ impl Queues {
             title: title.into(),
             about,
             items,
+            reasons: HashMap::new(),
         };
         let mut queues = vec![
+            routed(&pairs, routes),
             queue(
                 AUDIT,
                 "Random audit",
@@ -226,10 +237,30 @@ fn number(key: &PairKey) -> u64 {
     u64::from_str_radix(&key.hash[..16], 16).unwrap_or(0)
 }
 
+/// The pairs that `[route]` sends to people.
+fn routed(pairs: &[ReviewPair], routes: &Routes) -> Queue {
+    let places: HashMap<&str, usize> =
+        pairs.iter().enumerate().map(|(place, pair)| (pair.pair.id.as_str(), place)).collect();
+    let mut queue = Queue {
+        name: ROUTED.into(),
+        title: "For people".into(),
+        about: format!("what `[route]` sends to people, the random sample first: {}", routes.by_name()),
+        items: Vec::new(),
+        reasons: HashMap::new(),
+    };
+    for routed in routes.to_people() {
+        if let Some(place) = places.get(routed.pair.id.as_str()) {
+            queue.items.push(*place);
+            queue.reasons.insert(*place, routed.reason.clone());
+        }
+    }
+    queue
+}
+
 /// Whether a reviewer sees response a on the left: a coin of theirs for this pair, the same whenever they see it, and the same
 /// whichever of the two is called a.
 pub fn a_left(run_seed: u64, reviewer: &str, key: &PairKey) -> bool {
-    let first_left = seed::derive(run_seed, &format!("review/side/{reviewer}"), number(key)) & 1 == 0;
+    let first_left = seed::derive(run_seed, &format!("review/side/{reviewer}"), key.number()) & 1 == 0;
     first_left == key.a_first
 }
 
@@ -277,7 +308,7 @@ mod tests {
             ("p1/0-1".into(), said(0.55, 0.2, true, true)),
             ("p2/0-1".into(), Said { flagged: true, ..said(0.48, 0.4, true, true) }),
         ]);
-        let queues = Queues::of(pairs(6), &of, pairs(1), evaluated(40), &config);
+        let queues = Queues::of(pairs(6), &of, pairs(1), evaluated(40), &Routes::default(), &config);
         let items = |name: &str| queues.queue(name).unwrap().items.clone();
         assert_eq!(items("disagree"), [2, 1]);
         assert_eq!(items("low-margin"), [2, 1]);
@@ -294,10 +325,11 @@ mod tests {
         config.run.seed = 8;
         let seeds = (0..20).map(|seed| {
             config.run.seed = seed;
-            Queues::of(pairs(6), &of, vec![], vec![], &config).queue("audit").unwrap().items.clone()
+            let queues = Queues::of(pairs(6), &of, vec![], vec![], &Routes::default(), &config);
+            queues.queue("audit").unwrap().items.clone()
         });
         assert!(seeds.collect::<BTreeSet<_>>().len() > 10, "the audit is drawn by the run's seed");
-        assert!(Queues::of(vec![], &of, vec![], vec![], &config).queues.is_empty());
+        assert!(Queues::of(vec![], &of, vec![], vec![], &Routes::default(), &config).queues.is_empty());
     }
 
     #[test]

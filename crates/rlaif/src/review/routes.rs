@@ -101,8 +101,9 @@ async fn pair(
     let wanted = fields.get("pair").map(String::as_str);
     let handed = desk.next(name, &reviewer, wanted, now_ms());
     let progress = desk.progress(&queue, &reviewer);
-    let item = handed.map(|handed| desk.queues().items[handed.place].clone());
+    let item = handed.as_ref().map(|handed| desk.queues().items[handed.place].clone());
     drop(desk);
+    let why = handed.and_then(|handed| queue.reasons.get(&handed.place).cloned()).unwrap_or_default();
     let (csrf, title) = (session.csrf, queue.title);
     let Some(item) = item else {
         return Ok(page(&pages::DonePage { csrf, reviewer, queue: queue.name, title, progress }));
@@ -120,6 +121,7 @@ async fn pair(
         reviewer,
         queue: queue.name,
         title,
+        why,
         pair: item.key.hash,
         turns: prompt.messages().into_iter().map(|turn| (turn.role, markup::plain(&turn.content))).collect(),
         diff: markup::word_diff(&left, &right),

@@ -1,17 +1,20 @@
 //! `label`: unique pairs of the baseline's responses, chosen and judged; verdicts add up to preferences.
 
 use crate::context::Context;
+use crate::human_data;
 use crate::judging::{self, Assignment, Judged, count_fates};
 use crate::manifest::StageOutcome;
 use crate::probe;
 use crate::progress::say;
 use crate::report::data::{Estimate, LabelNumbers};
 use crate::robustness::{self, Tripwires};
+use crate::routing::{self, Gate};
 use anyhow::Result;
 use rand::seq::SliceRandom;
 use rlaif_core::config::{JudgeConfig, LabelConfig, PairChoice, Protocol, Stage};
 use rlaif_core::pair_choice;
 use rlaif_core::records::{Fate, Pair, Response, Split};
+use rlaif_core::routing::Look;
 use rlaif_core::similarity::distance;
 use rlaif_core::{MicroUsd, seed};
 use rlaif_judge::defence::Tally;
@@ -20,14 +23,18 @@ use rlaif_store::store::{BASELINE, DroppedPair, TRAIN_PAIRS};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Makes pairs, shows how far each judge can be trusted, and labels.
+/// Makes pairs, shows how far each judge can be trusted, and labels; what goes to people waits for them.
 ///
 /// # Errors
 /// If a judge cannot go on; what it has said so far is kept.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let config = context.config.label.clone();
     let validity = probe::run(context, &config.judges)?;
-    with_work(context, &config, |context, work, dropped| label(context, work, &validity, dropped))
+    let imported = human_data::measure(context)?;
+    let gate = Gate::new(&context.config, imported.is_some_and(|look| look.below));
+    with_work(context, &config, gate.as_ref(), |context, work, dropped| {
+        label(context, work, &validity, imported, dropped)
+    })
 }
 
 /// Plans what a judge of the config is to be asked by this stage, without asking it, and returns the sets of pairs that it is about:
@@ -40,6 +47,12 @@ pub fn plan_only(context: &mut Context, place: usize) -> Result<Vec<String>> {
     let judges = probe::without_cascade(&config.judges);
     let calibration = config.calibration.as_ref().filter(|_| config.aggregation.is_fitted());
     let mut sets = Vec::new();
+    if context.config.route.measures() {
+        let asked = judging::calibration_label(&config);
+        let work = human_data::sample(context, &judges, &asked)?;
+        judging::plan_only(context, &work, place)?;
+        sets.push(human_data::IMPORTED.to_owned());
+    }
     for (path, set, asked) in [
         (config.probe.as_ref(), probe::PROBE, probe::probe_label(&config)),
         (calibration, probe::CALIBRATION, judging::calibration_label(&config)),
@@ -49,7 +62,8 @@ pub fn plan_only(context: &mut Context, place: usize) -> Result<Vec<String>> {
         judging::plan_only(context, &work, place)?;
         sets.push(set.to_owned());
     }
-    with_work(context, &config, |context, work, _| {
+    let gate = Gate::new(&context.config, false);
+    with_work(context, &config, gate.as_ref(), |context, work, _| {
         judging::plan_only(context, work, place)?;
         sets.extend(judging::sending::sets(work).into_iter().map(str::to_owned));
         Ok(())
@@ -61,6 +75,7 @@ pub fn plan_only(context: &mut Context, place: usize) -> Result<Vec<String>> {
 fn with_work<T>(
     context: &mut Context,
     config: &LabelConfig,
+    gate: Option<&Gate>,
     then: impl FnOnce(&mut Context, &Assignment, usize) -> Result<T>,
 ) -> Result<T> {
     let responses = context.wait(context.store.responses(BASELINE, Some(Split::Train)))?;
@@ -70,6 +85,7 @@ fn with_work<T>(
     let mut work = Assignment {
         prompts: Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect()),
         responses: Cow::Owned(responses.into_iter().map(|r| (r.id.clone(), r)).collect()),
+        gate,
         ..Assignment::empty("label", TRAIN_PAIRS, &config.judges, config)
     };
     work.pairs = choose_pairs(context, &mut work, candidates)?;
@@ -91,6 +107,7 @@ fn label(
     context: &mut Context,
     work: &Assignment,
     validity: &BTreeMap<String, Validity>,
+    imported: Option<Look>,
     dropped: usize,
 ) -> Result<StageOutcome> {
     let Judged { preferences, voters, fitted, asked } = judging::judge(context, work)?;
@@ -130,6 +147,7 @@ fn label(
             100.0 * voter.accuracy
         ));
     }
+    let routing = routing::tell(context, imported)?;
     let (spent, cost) = cost(context, Stage::Label)?;
     let kept = preferences.iter().filter(|preference| preference.fate == Fate::Kept).count();
     let failures = preferences.iter().filter(|preference| preference.fate == Fate::Failed).count();
@@ -152,6 +170,7 @@ fn label(
             voters,
             fitted,
             asked,
+            routing,
         })?,
         failures,
         cost_micro_usd: cost,
@@ -328,7 +347,15 @@ fn judge_pool(context: &mut Context, work: &mut Assignment, pool: &[Candidate]) 
     context.wait(store.move_pairs(POOL, &pairs))?;
     (work.set, work.pairs) = (POOL, pairs);
     work.rule()?;
-    let sure = judging::sureness_of_first(context, work)?;
+    let mut sure = judging::sureness_of_first(context, work)?;
+    if let Some(gate) = work.gate {
+        for (pair, sure) in work.pairs.iter().zip(&mut sure) {
+            let key = work.key(pair)?;
+            if gate.spares(work.prompt(pair)?, &key).is_some() {
+                *sure = gate.stand_in_sureness(&key);
+            }
+        }
+    }
     work.set = TRAIN_PAIRS;
     Ok(sure)
 }

@@ -52,6 +52,7 @@ pub fn clear(context: &Context, stage: Stage) -> Result<()> {
             context.wait(context.store.clear_pairs(label::POOL))?;
             context.wait(context.store.clear_policy(crate::probe::PROBE))?;
             context.wait(context.store.clear_policy(crate::probe::CALIBRATION))?;
+            context.wait(context.store.clear_policy(crate::human_data::IMPORTED))?;
         }
         Stage::Revise => {
             remove(&folder.revisions())?;

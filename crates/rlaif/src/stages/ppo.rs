@@ -42,10 +42,16 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
         None => (policy.clone(), zeros),
     };
     drop(reward_models);
+    // What is said to prompts for experts is not for judges to score.
+    let expert_tags = match config.maximises(RewardKind::Judges) {
+        true => context.config.route.expert_tags.clone(),
+        false => Vec::new(),
+    };
     let prompts = context
         .prompts
         .train
         .iter()
+        .filter(|prompt| !prompt.tags.iter().any(|tag| expert_tags.contains(tag)))
         .map(|prompt| Ok(PromptIds { id: prompt.id.clone(), ids: context.prompt_ids(prompt)? }))
         .collect::<Result<Vec<_>>>()?;
     let sampling = whole_distribution(context, config.temperature, config.max_new_tokens);

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 mod asking;
-mod audit_preferences;
 mod audit_people;
+mod audit_preferences;
 mod bad_input;
 mod batches;
 mod bias;
@@ -25,5 +25,6 @@ mod review_browser;
 mod review_lab;
 mod revise;
 mod robustness;
+mod routing;
 mod sft;
 mod watch;
