@@ -294,7 +294,13 @@ pub fn open(per_contrast: usize) -> Vec<Open> {
     contrasts().iter().enumerate().flat_map(of).collect()
 }
 
-fn item(probe: Probe, contrast: usize, template: usize, people: usize, comparisons: Vec<Comparison>) -> Item {
+fn item(
+    probe: Probe,
+    contrast: usize,
+    template: &'static str,
+    people: usize,
+    comparisons: Vec<Comparison>,
+) -> Item {
     let axis = &contrasts()[contrast].axis;
     Item { probe, axis, contrast, template, people: people_number(contrast, people), comparisons }
 }
@@ -379,7 +385,7 @@ mod tests {
                 for word in [pronoun.to_owned(), pronoun[..1].to_uppercase() + &pronoun[1..]] {
                     text = text
                         .split(' ')
-                        .map(|piece| match piece.trim_end_matches(['.', ',', '!', ':', ';']) == word {
+                        .map(|piece| match piece.trim_end_matches(['.', ',', '!', '?', ':', ';']) == word {
                             true => piece.replace(&word, "@"),
                             false => piece.to_owned(),
                         })
