@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(one_way(&[1.0, 2.0], &[0, 0]), None);
         assert_eq!(two_way(&[1.0, 2.0], &[0, 1], &[0, 0]), None);
         assert_eq!(one_way(&[1.0, f64::NAN], &[0, 1]), None);
-        assert_eq!(one_way::<u8>(&[], &[]), None);
+        assert_eq!(one_way(&[], &[0; 0]), None);
     }
 
     /// Twelve templates crossed with eight names, each with an effect of its own: 95 % intervals hold the truth in 93 to 98 %; taking
