@@ -363,6 +363,9 @@ pub struct ExportArgs {
     /// Where to: a new file, for a model in several files a new folder; lines go to stdout if not given
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// Where the card goes that says what was exported; default beside the file, as `NAME.card.md`, and none for stdout
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["stage", "model"])]
+    pub card: Option<PathBuf>,
     /// Which trained model of the run: reward, ppo or dpo
     #[arg(long, value_name = "STAGE")]
     pub stage: Option<StageName>,

@@ -20,6 +20,7 @@
 mod agreement;
 mod allocator;
 mod audit;
+mod card;
 mod cli;
 mod commands;
 mod context;

@@ -1,6 +1,7 @@
-//! `rlaif export CONFIG`: preferences and responses as JSONL; trained models for others (see [`super::export_model`]).
+//! `rlaif export CONFIG`: preferences and responses as JSONL, each with a card; trained models for others (see [`super::export_model`]).
 
 use super::export_model;
+use crate::card::{self, Exported, Facts, data_card};
 use crate::cli::{ConfigArgs, ExportArgs, ExportWhat};
 use crate::context::load_config;
 use crate::error::{DONE, UserError};
@@ -15,6 +16,7 @@ use rlaif_store::jsonl::preference_lines;
 use rlaif_store::store::{BASELINE, DPO, HumanVerdict, PPO, ReviewPair, TRAIN_PAIRS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 /// Reads a run, also while another process writes it, and changes nothing in it.
 pub fn run(args: &ExportArgs) -> Result<u8> {
@@ -49,7 +51,41 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     super::write_out(args.output.as_deref(), &text)?;
+    if let Some(place) = card_place(args) {
+        let card = card(&folder, &config, args, what, &lines)?;
+        super::write_out(Some(&place), &card)?;
+    }
     Ok(DONE)
+}
+
+/// Beside a file, unless another place is named; a stream has none beside it.
+fn card_place(args: &ExportArgs) -> Option<PathBuf> {
+    let beside = || args.output.as_deref().filter(|output| output.is_file()).map(card::beside);
+    args.card.clone().or_else(beside)
+}
+
+fn card(
+    folder: &RunFolder,
+    config: &Config,
+    args: &ExportArgs,
+    what: ExportWhat,
+    lines: &[Value],
+) -> Result<String> {
+    let path = args.config.clone().unwrap_or_default();
+    let typed = ConfigArgs { config: path.clone(), set: args.set.clone() }.as_typed();
+    let exported = Exported {
+        what,
+        lines,
+        file: args.output.as_deref(),
+        config_as_typed: &typed,
+        base: path.parent().unwrap_or(Path::new("")),
+    };
+    let facts = Facts::read(folder, &config.run.name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = Store::open_read_only(&folder.database()).await?;
+        data_card(&facts, &store, config, &exported).await
+    })
 }
 
 fn lines(folder: &RunFolder, config: &Config, what: ExportWhat) -> Result<Vec<Value>> {

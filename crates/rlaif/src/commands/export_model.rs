@@ -2,12 +2,14 @@
 //!
 //! What is written appears whole under a name that was free, or not at all: nothing is ever overwritten.
 
-use crate::cli::{ExportArgs, ModelDtype, ModelFormat};
+use crate::card::{self, model_card};
+use crate::cli::{ConfigArgs, ExportArgs, ModelDtype, ModelFormat};
 use crate::error::{DONE, UserError};
 use crate::progress::say;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, write_whole};
 use crate::training::adapter_of;
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use rlaif_core::config::Stage;
 use rlaif_model::{
     GgmlType, ModelFiles, SaveDtype, adapter_base, export_adapter, export_safetensors, is_adapter, save_gguf,
@@ -16,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// Weights above this are cut into shards, as transformers 4 does by default: copies and downloads of one file stay handy.
 const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
+/// A folder's card, as the Hub has it.
+const README: &str = "README.md";
 
 /// Writes a model of `run`, or the one that `--model` names.
 pub fn run(args: &ExportArgs, run: Option<&RunFolder>) -> Result<u8> {
@@ -35,16 +40,28 @@ pub fn run(args: &ExportArgs, run: Option<&RunFolder>) -> Result<u8> {
             .into());
     }
     let writing = || format!("writing `{}`", output.display());
+    let card = run.map(|run| card_of(args, run)).transpose()?;
+    let with_card = |folder: &Path| -> Result<()> {
+        let place = folder.join(README);
+        if let Some(card) = card.as_ref().filter(|_| !place.exists()) {
+            std::fs::write(place, card)?;
+        }
+        Ok(())
+    };
     match args.format {
         ModelFormat::Peft => {
             let (adapter, base) = adapter(args, &spec)?;
-            whole_folder(output, |folder| Ok(export_adapter(&adapter, folder, &base, save_dtype(dtype)?)?))
-                .with_context(writing)?;
+            whole_folder(output, |folder| {
+                export_adapter(&adapter, folder, &base, save_dtype(dtype)?)?;
+                with_card(folder)
+            })
+            .with_context(writing)?;
         }
         ModelFormat::Safetensors => {
             let files = open(&spec)?;
             whole_folder(output, |folder| {
-                Ok(export_safetensors(&files, folder, save_dtype(dtype)?, MAX_SHARD_BYTES)?)
+                export_safetensors(&files, folder, save_dtype(dtype)?, MAX_SHARD_BYTES)?;
+                with_card(folder)
             })
             .with_context(writing)?;
         }
@@ -57,23 +74,45 @@ pub fn run(args: &ExportArgs, run: Option<&RunFolder>) -> Result<u8> {
             };
             let name = output.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
             save_gguf(&open(&spec)?, output, kind, &name).with_context(writing)?;
+            let place = card::beside(output);
+            if let Some(card) = card.as_ref().filter(|_| place.symlink_metadata().is_err()) {
+                write_whole(&place, card.as_bytes())?;
+            }
         }
     }
     say(&format!("`{}` is written", output.display()));
     Ok(DONE)
 }
 
+/// What the model is and how it was made, for who meets it elsewhere.
+fn card_of(args: &ExportArgs, run: &RunFolder) -> Result<String> {
+    let stage = stage_of(args)?;
+    let config = ConfigArgs { config: args.config.clone().unwrap_or_default(), set: args.set.clone() };
+    let form = args.format.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default();
+    let output = args.output.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    let typed = config.as_typed();
+    let command = format!("rlaif export {typed} --stage {} --format {form} -o {output}", stage.name());
+    let name = run.root().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    model_card(run, &name, stage, &form, &typed, &command)
+}
+
 fn open(spec: &str) -> Result<ModelFiles> {
     ModelFiles::open(spec).with_context(|| format!("opening the model `{spec}`"))
 }
 
+/// What a model is chosen with.
+const HINT: &str = "Give `--stage sft`, `--stage reward`, `--stage ppo` or `--stage dpo`";
+
+fn stage_of(args: &ExportArgs) -> Result<Stage> {
+    match args.stage {
+        Some(stage) => Ok(stage.into()),
+        None => Err(UserError::new("which model of the run?").hint(HINT).into()),
+    }
+}
+
 /// The folder of a stage's model.
 fn model_of(args: &ExportArgs, run: &RunFolder) -> Result<PathBuf> {
-    const HINT: &str = "Give `--stage sft`, `--stage reward`, `--stage ppo` or `--stage dpo`";
-    let stage: Stage = match args.stage {
-        Some(stage) => stage.into(),
-        None => return Err(UserError::new("which model of the run?").hint(HINT).into()),
-    };
+    let stage = stage_of(args)?;
     let name = stage.name();
     if matches!(stage, Stage::Revise | Stage::Generate | Stage::Label | Stage::Evaluate | Stage::Report) {
         return Err(UserError::new(format!("the stage `{name}` makes no model")).hint(HINT).into());

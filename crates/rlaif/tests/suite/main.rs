@@ -7,6 +7,7 @@ mod audit_preferences;
 mod bad_input;
 mod batches;
 mod bias;
+mod cards;
 mod chromium;
 mod common;
 mod end_to_end;
