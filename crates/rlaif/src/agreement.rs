@@ -2,7 +2,6 @@
 //! one prompt depend on each other.
 
 use crate::judging;
-use crate::review::queues::{AUDIT, Queues};
 use anyhow::Result;
 use rlaif_core::config::{Aggregation, JudgeConfig, LabelConfig};
 use rlaif_core::people::{HumanChoice, Votes};
@@ -48,22 +47,21 @@ impl People {
 
     /// How they voted on a, and on b; `None` where nobody was asked.
     pub fn votes(&self, pair: &ReviewPair) -> Option<Votes> {
-        let mut votes = Votes::default();
-        for choice in self.said.get(&pair.key.hash)?.values() {
-            votes.add(if pair.key.a_first { *choice } else { choice.swapped() });
-        }
-        Some(votes)
+        Some(votes(pair, self.said.get(&pair.key.hash)?.values().copied()))
     }
 
-    /// The pairs of the audit's random order up to the first that nobody has answered: a random sample, whatever other queues did.
-    pub fn audited(&self, queues: &Queues) -> BTreeSet<String> {
-        let Some(queue) = queues.queue(AUDIT) else { return BTreeSet::new() };
-        let items = queue.items.iter().map(|place| &queues.items[*place]);
-        items
-            .take_while(|item| self.said.contains_key(&item.key.hash))
-            .map(|item| item.pair.id.clone())
-            .collect()
+    /// The pairs of the audit's random order, each with the hash of its key, up to the first that nobody has answered: a random sample,
+    /// whatever other queues did.
+    pub fn audited(&self, order: &[(String, String)]) -> BTreeSet<String> {
+        order.iter().take_while(|(key, _)| self.said.contains_key(key)).map(|(_, pair)| pair.clone()).collect()
     }
+}
+
+/// What people who saw a pair say of a (first) and b (second).
+pub fn votes(pair: &ReviewPair, said: impl Iterator<Item = HumanChoice>) -> Votes {
+    let mut votes = Votes::default();
+    said.for_each(|choice| votes.add(if pair.key.a_first { choice } else { choice.swapped() }));
+    votes
 }
 
 /// p of each judge as if it were alone, and of all of them together, by pair.

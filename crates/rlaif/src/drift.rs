@@ -11,7 +11,7 @@ use rlaif_core::MicroUsd;
 use rlaif_core::records::{Fate, Preference, Response, Split};
 use rlaif_core::stats::diversity::{distinct, repeated};
 use rlaif_core::stats::interval::cluster_mean;
-use rlaif_store::store::{BASELINE, ORIGIN, TRAIN_PAIRS};
+use rlaif_store::store::{BASELINE, ORIGIN};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -90,10 +90,10 @@ pub struct DriftRow {
     pub calls_of_unknown_price: u64,
 }
 
-/// How sure the judges of a round were.
+/// How sure those were who labelled a round: people where they said something, else judges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct LabelStatistics {
-    /// Pairs that went to the judges.
+    /// Pairs that judges or people labelled.
     pub pairs: u64,
     /// Preferences that were learnt from.
     pub kept: u64,
@@ -286,7 +286,7 @@ impl DriftRow {
 }
 
 fn label_statistics(context: &Context) -> Result<LabelStatistics> {
-    let preferences = context.wait(context.store.preferences(TRAIN_PAIRS))?;
+    let preferences = context.wait(people::standing(&context.store, &context.config))?;
     let share = |fate: Fate| {
         let is = |preference: &Preference| f64::from(u8::from(preference.fate == fate));
         mean_by_prompt(context, preferences.iter().map(|it| (it.prompt_id.as_str(), is(it))))

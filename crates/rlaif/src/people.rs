@@ -20,6 +20,25 @@ pub async fn preferred_pairs(store: &Store, config: &Config) -> Result<Vec<Prefe
     Ok(store.preferred_pairs_over(TRAIN_PAIRS, &people).await?)
 }
 
+/// One preference a pair as the run trains on them, also those that are not kept: people's where there are some, else the judges'.
+/// Pairs that nobody judged are not in it.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn standing(store: &Store, config: &Config) -> Result<Vec<Preference>> {
+    let mut people = preferences(store, config).await?;
+    let judges = store.preferences(TRAIN_PAIRS).await?;
+    let mut standing: Vec<Preference> =
+        judges.into_iter().map(|judged| people.remove(&judged.pair_id).unwrap_or(judged)).collect();
+    standing.extend(people.into_values());
+    Ok(standing)
+}
+
+/// Whether people made a preference.
+pub fn is_of_people(preference: &Preference) -> bool {
+    matches!(preference.judges.as_slice(), [only] if only == HUMAN)
+}
+
 /// What people's votes come to, by pair; ties are in it.
 ///
 /// # Errors

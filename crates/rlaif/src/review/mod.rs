@@ -13,12 +13,12 @@
 //!
 //! Nothing that a page shows tells which model, sample or side of a pair a response is, or what a judge said of it.
 
-mod agreement;
+pub mod agreement;
 mod desk;
 mod guard;
-mod markup;
+pub mod markup;
 mod pages;
-pub(crate) mod queues;
+pub mod queues;
 mod routes;
 mod server;
 

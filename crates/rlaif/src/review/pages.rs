@@ -1,6 +1,6 @@
 //! What the pages show. Templates escape everything but what [`super::markup`] made.
 
-use super::agreement::{Found, Row};
+use super::agreement::{Agreement, Row};
 use super::desk::Progress;
 use askama::Template;
 use axum::http::{StatusCode, header};
@@ -142,7 +142,7 @@ pub struct AgreementPage {
     /// Who sits there.
     pub reviewer: String,
     /// What was found.
-    pub found: Found,
+    pub found: Agreement,
 }
 
 impl AgreementPage {

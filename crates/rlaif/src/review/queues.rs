@@ -211,6 +211,16 @@ impl Queues {
         self.queues.iter().find(|queue| queue.name == name)
     }
 
+    /// The pairs of the random audit in the order in which they are shown: the hash of the key, and the id.
+    pub fn audit_order(&self) -> Vec<(String, String)> {
+        let places = self.queue(AUDIT).map_or(&[][..], |queue| &queue.items);
+        places
+            .iter()
+            .map(|place| &self.items[*place])
+            .map(|it| (it.key.hash.clone(), it.pair.id.clone()))
+            .collect()
+    }
+
     /// Where each pair is, by the hash of its key.
     pub fn places(&self) -> BTreeMap<&str, Vec<usize>> {
         let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();

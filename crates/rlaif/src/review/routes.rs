@@ -195,7 +195,8 @@ async fn undo(
 
 async fn show_agreement(State(app): State<Arc<App>>, Extension(session): Extension<Session>) -> Answer {
     let reviewer = named(&session)?;
-    let found = agreement::found(&app).await.map_err(broken)?;
+    let audit = app.desk.lock().await.queues().audit_order();
+    let found = agreement::agreement(&app.store, &app.config, &audit).await.map_err(broken)?;
     Ok(page(&pages::AgreementPage { reviewer, found }))
 }
 

@@ -112,7 +112,7 @@ impl Material {
         let people = context.wait(People::read(store))?;
         let audited = match people.said.is_empty() {
             true => BTreeSet::new(),
-            false => people.audited(&context.wait(Queues::read(store, config))?),
+            false => people.audited(&context.wait(Queues::read(store, config))?.audit_order()),
         };
         let response = |id: &str| {
             responses
