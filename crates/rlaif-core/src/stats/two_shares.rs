@@ -1,4 +1,4 @@
-//! The difference of two independent shares.
+//! The difference of two independent shares, or other estimates.
 
 use super::interval::{self, Interval};
 
@@ -11,10 +11,16 @@ use super::interval::{self, Interval};
 pub fn difference(first: (u64, u64), second: (u64, u64)) -> Option<Interval> {
     let first = interval::wilson(first.0, first.1)?;
     let second = interval::wilson(second.0, second.1)?;
+    Some(of_intervals(first, second))
+}
+
+/// The difference of two independent estimates, whatever they are of, from their intervals: the same formula with any l and u (MOVER, Zou
+/// and Donner 2008, <https://doi.org/10.1002/sim.3095>).
+pub fn of_intervals(first: Interval, second: Interval) -> Interval {
     let estimate = first.estimate - second.estimate;
     let below = (first.estimate - first.low).hypot(second.high - second.estimate);
     let above = (first.high - first.estimate).hypot(second.estimate - second.low);
-    Some(Interval { estimate, low: estimate - below, high: estimate + above })
+    Interval { estimate, low: estimate - below, high: estimate + above }
 }
 
 #[cfg(test)]
