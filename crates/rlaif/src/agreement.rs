@@ -53,7 +53,11 @@ impl People {
     /// The pairs of the audit's random order, each with the hash of its key, up to the first that nobody has answered: a random sample,
     /// whatever other queues did.
     pub fn audited(&self, order: &[(String, String)]) -> BTreeSet<String> {
-        order.iter().take_while(|(key, _)| self.said.contains_key(key)).map(|(_, pair)| pair.clone()).collect()
+        order
+            .iter()
+            .take_while(|(key, _)| self.said.contains_key(key))
+            .map(|(_, pair)| pair.clone())
+            .collect()
     }
 }
 

@@ -152,12 +152,24 @@ impl From<Tuned> for Stage {
 /// `rlaif report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
-    /// The config.
-    #[command(flatten)]
-    pub config: ConfigArgs,
+    /// The config file; with `--compare` also a run folder, and the first of the runs
+    #[arg(value_name = "CONFIG", required_unless_present = "compare")]
+    pub config: Option<PathBuf>,
+    /// Override a value of the config; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Also write every training curve to this folder, each as an SVG file of its own
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "compare")]
     pub curves: Option<PathBuf>,
+    /// Lay these runs beside the first one, each by its config file or its folder, instead of writing `report.html`
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    pub compare: Vec<PathBuf>,
+    /// Where the comparison goes; default `compare.html` in the first run's folder
+    #[arg(short, long, value_name = "FILE", requires = "compare")]
+    pub output: Option<PathBuf>,
+    /// Print the comparison as JSON on stdout
+    #[arg(long, requires = "compare")]
+    pub json: bool,
 }
 
 /// `rlaif plan`.

@@ -166,7 +166,8 @@ pub fn differences(before: &Value, now: &Value) -> Vec<String> {
         .collect()
 }
 
-fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+/// Every value that is not null by its path, such as `label.judges.1.name`.
+pub fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     let join = |key: &str| if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&join(key), value, into)),

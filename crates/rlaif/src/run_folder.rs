@@ -70,7 +70,14 @@ impl RunFolder {
     /// # Errors
     /// If there is no such run.
     pub fn open_to_read(config: &Config) -> Result<Self> {
-        let root = Self::path_of(config);
+        Self::at(Self::path_of(config))
+    }
+
+    /// A run folder by its path, to read from it.
+    ///
+    /// # Errors
+    /// If there is no such folder.
+    pub fn at(root: PathBuf) -> Result<Self> {
         match root.is_dir() {
             true => Ok(Self { root, _lock: None }),
             false => Err(UserError::new(format!("there is no run in `{}`", root.display()))
@@ -117,6 +124,11 @@ impl RunFolder {
     /// What `evaluate` found.
     pub fn evaluation(&self) -> PathBuf {
         self.root.join("evaluation.json")
+    }
+
+    /// Other runs held against this one.
+    pub fn comparison(&self) -> PathBuf {
+        self.root.join("compare.html")
     }
 
     /// What `rlaif audit` measured.

@@ -30,6 +30,16 @@ const INKS: [(RGBColor, &str); 5] =
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// Places of a curve that show their values under the pointer; where there are more points, the last of every few does.
+const MOST_HITS: usize = 120;
+
+/// A place that shows words under the pointer: `<title>`, which takes no script.
+struct Hit {
+    /// Left, top, right, bottom, in units of the view box.
+    place: [i32; 4],
+    words: String,
+}
+
 /// One curve.
 pub struct Line {
     /// What it shows.
@@ -80,8 +90,39 @@ pub fn lines(title: &str, lines: &[Line], reference: Option<f64>) -> Result<Stri
                 chart.draw_series(points.iter().map(|p| Circle::new(*p, radius, ink.filled())))?;
             }
         }
-        Ok(())
+        let (across, down) = chart.plotting_area().get_pixel_range();
+        let at = |x: f64| chart.backend_coord(&(x, y_low)).0;
+        Ok(columns(lines, &curves, at, across.start, across.end, down.start, down.end))
     })
+}
+
+/// A column of the picture for each step, with what every curve is there.
+fn columns(
+    lines: &[Line],
+    curves: &[Vec<(f64, f64)>],
+    at: impl Fn(f64) -> i32,
+    left: i32,
+    right: i32,
+    top: i32,
+    bottom: i32,
+) -> Vec<Hit> {
+    let mut steps: Vec<f64> = curves.iter().flatten().map(|(step, _)| *step).collect();
+    steps.sort_by(f64::total_cmp);
+    steps.dedup();
+    let every = steps.len().div_ceil(MOST_HITS).max(1);
+    let shown: Vec<f64> = steps.iter().rev().step_by(every).rev().copied().collect();
+    let middle = |one: f64, other: f64| (at(one) + at(other)) / 2;
+    let hit = |(i, step): (usize, &f64)| {
+        let values = lines.iter().zip(curves).filter_map(|(line, points)| {
+            let (_, value) = points.iter().find(|(x, _)| x == step)?;
+            Some(format!("{} {}", line.label, super::format::number(*value)))
+        });
+        let words = std::iter::once(format!("step {}", axis_number(*step))).chain(values);
+        let from = if i == 0 { left } else { middle(shown[i - 1], *step) };
+        let to = if i + 1 == shown.len() { right } else { middle(*step, shown[i + 1]) };
+        Hit { place: [from, top, to, bottom], words: words.collect::<Vec<_>>().join(" · ") }
+    };
+    shown.iter().enumerate().map(hit).collect()
 }
 
 /// Estimates as dots with their 95 % intervals as whiskers, one row each, about the value of "no difference".
@@ -115,6 +156,7 @@ pub fn intervals(title: &str, rows: &[(String, Estimate)], reference: f64, unit:
             vec![(reference, 0.0), (reference, rows.len() as f64)],
             stroke(INK, 1.2),
         )))?;
+        let mut hits = Vec::new();
         for (index, (label, estimate)) in rows.iter().enumerate() {
             let y = index as f64 + 0.62;
             if let Some((low, high)) = estimate.interval() {
@@ -136,10 +178,24 @@ pub fn intervals(title: &str, rows: &[(String, Estimate)], reference: f64, unit:
                 &anchored(INK, HPos::Center, VPos::Bottom),
                 (x, y - 9 * SCALE),
             )?;
-            area.draw_text(label, &anchored(INK, HPos::Left, VPos::Center), (0, y))?;
+            area.draw_text(&short(label, 9), &anchored(INK, HPos::Left, VPos::Center), (0, y))?;
+            let rests_on = estimate.n.map_or(String::new(), |n| format!(", n {}", super::format::count(n)));
+            hits.push(Hit {
+                place: [0, y - 28 * SCALE, WIDTH * SCALE, y + 14 * SCALE],
+                words: format!("{label}: {}{rests_on}", unit.with_interval(estimate)),
+            });
         }
-        Ok(())
+        Ok(hits)
     })
+}
+
+/// The first so many characters of a name, which may be anything, in one line.
+fn short(name: &str, most: usize) -> String {
+    let mut text: String = name.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if name.chars().nth(most).is_some() {
+        text.push('…');
+    }
+    text
 }
 
 /// One horizontal bar a row with its count and share; the first in the accent colour.
@@ -150,11 +206,12 @@ pub fn bars(title: &str, rows: &[(String, u64)]) -> Result<String> {
     let (left, right) = (92, 92);
 
     svg(title, ROW * rows.len() as i32 + 6, |area| {
+        let mut hits = Vec::new();
         for (index, (label, count)) in rows.iter().enumerate() {
             let middle = ROW * index as i32 + ROW / 2 + 3;
             let length = (f64::from(WIDTH - left - right) * *count as f64 / most as f64).ceil() as i32;
             let ink = if index == 0 { ACCENT } else { SECOND };
-            area.draw_text(label, &anchored(INK, HPos::Left, VPos::Center), (0, middle * SCALE))?;
+            area.draw_text(&short(label, 14), &anchored(INK, HPos::Left, VPos::Center), (0, middle * SCALE))?;
             if *count > 0 {
                 let corners =
                     [((left) * SCALE, (middle - 8) * SCALE), ((left + length) * SCALE, (middle + 8) * SCALE)];
@@ -164,8 +221,12 @@ pub fn bars(title: &str, rows: &[(String, u64)]) -> Result<String> {
             let position = ((left + length + 8) * SCALE, middle * SCALE);
             let words = format!("{} · {share}", super::format::count(*count));
             area.draw_text(&words, &anchored(MUTED, HPos::Left, VPos::Center), position)?;
+            hits.push(Hit {
+                place: [0, (middle - ROW / 2) * SCALE, WIDTH * SCALE, (middle + ROW / 2) * SCALE],
+                words: format!("{label}: {words} of all"),
+            });
         }
-        Ok(())
+        Ok(hits)
     })
 }
 
@@ -204,20 +265,32 @@ pub fn calibration(title: &str, bins: &[Bin]) -> Result<String> {
         let dots =
             bins.iter().map(|bin| Circle::new((bin.predicted, bin.observed), 4 * SCALE, ACCENT.filled()));
         chart.draw_series(dots)?;
-        Ok(())
+        let hit = |bin: &Bin| {
+            let (x, y) = chart.backend_coord(&(bin.predicted, bin.observed));
+            let (predicted, observed) =
+                (super::format::percent(bin.predicted), super::format::percent(bin.observed));
+            Hit {
+                place: [x - 9 * SCALE, y - 9 * SCALE, x + 9 * SCALE, y + 9 * SCALE],
+                words: format!("predicted {predicted}, observed {observed}, n {}", bin.n),
+            }
+        };
+        Ok(bins.iter().map(hit).collect())
     })
 }
 
 /// Draws, then turns what `plotters` wrote into an inline, titled, themed `<svg>`.
 fn svg<F>(title: &str, height: i32, draw: F) -> Result<String>
 where
-    F: for<'a> FnOnce(&Area<'a>) -> Result<(), Box<dyn std::error::Error>>,
+    F: for<'a> FnOnce(&Area<'a>) -> Result<Vec<Hit>, Box<dyn std::error::Error>>,
 {
     let mut drawn = String::new();
     let size = ((WIDTH * SCALE) as u32, (height * SCALE) as u32);
     let area = SVGBackend::with_string(&mut drawn, size).into_drawing_area();
-    draw(&area)
-        .and_then(|()| Ok(area.present()?))
+    let hits = draw(&area)
+        .and_then(|hits| {
+            area.present()?;
+            Ok(hits)
+        })
         .map_err(|e| anyhow!("{e}").context(format!("drawing the chart `{title}`")))?;
     drop(area);
 
@@ -229,11 +302,24 @@ where
             .replace(&format!("fill=\"{hex}\""), &format!("class=\"fill-{name}\""))
             .replace(&format!("stroke=\"{hex}\""), &format!("class=\"stroke-{name}\""));
     }
+    let body = body.trim_end().strip_suffix("</svg>").unwrap_or(&body).to_string() + &hits_of(&hits)?;
     let title = escape(title, Html).map_err(|e| anyhow!("{e}"))?;
     let (width, height) = size;
     Ok(format!(
-        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{body}"
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{body}</svg>\n"
     ))
+}
+
+fn hits_of(hits: &[Hit]) -> Result<String> {
+    let mut text = String::new();
+    for Hit { place: [left, top, right, bottom], words } in hits {
+        let (width, height) = ((right - left).max(1), (bottom - top).max(1));
+        let words = escape(words, Html).map_err(|e| anyhow!("{e}"))?;
+        text += &format!(
+            "<rect class=\"hit\" x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill-opacity=\"0\"><title>{words}</title></rect>\n"
+        );
+    }
+    Ok(text)
 }
 
 fn stroke(ink: RGBColor, width: f64) -> ShapeStyle {
@@ -306,6 +392,40 @@ mod tests {
             assert!(svg.contains("<title>a &#60;b&#62;</title>"), "{svg}");
             assert!(svg.contains("-accent\""), "{svg}");
             assert!(!svg.contains("#0100") && !svg.contains("http") && !svg.contains("NaN"), "{svg}");
+        }
+    }
+
+    /// What stands under the pointer, from left to right.
+    fn hovers(svg: &str) -> Vec<&str> {
+        let titles = svg.split("<title>").skip(2);
+        titles.map(|rest| rest.split_once("</title>").unwrap().0).collect()
+    }
+
+    #[test]
+    fn curves_tell_their_values_at_every_step() {
+        let loss = Line { label: "loss".into(), points: vec![(1.0, 0.7), (2.0, 0.6), (3.0, f64::NAN)] };
+        let held_out = Line { label: "eval_loss".into(), points: vec![(2.0, 0.65)] };
+        let svg = lines("Loss", &[held_out, loss], None).unwrap();
+        assert_eq!(hovers(&svg), ["step 1 · loss 0.70", "step 2 · eval_loss 0.65 · loss 0.60"]);
+        let long = Line { label: "loss".into(), points: (1..=1000).map(|i| (f64::from(i), 1.0)).collect() };
+        let svg = lines("Loss", &[long], None).unwrap();
+        let told = hovers(&svg);
+        assert!(told.len() <= MOST_HITS && told.len() > MOST_HITS / 2, "{}", told.len());
+        assert_eq!(told.last(), Some(&"step 1000 · loss 1.00"), "the last step is always told");
+    }
+
+    #[test]
+    fn places_under_the_pointer_fill_the_picture_without_gaps() {
+        let line = Line { label: "loss".into(), points: vec![(1.0, 0.7), (2.0, 0.6), (9.0, 0.5)] };
+        let svg = lines("Loss", &[line], None).unwrap();
+        let number = |hit: &str, name: &str| -> i32 {
+            let (_, rest) = hit.split_once(&format!(" {name}=\"")).unwrap();
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        let hits: Vec<&str> = svg.split("<rect class=\"hit\"").skip(1).collect();
+        assert_eq!(hits.len(), 3);
+        for two in hits.windows(2) {
+            assert_eq!(number(two[0], "x") + number(two[0], "width"), number(two[1], "x"));
         }
     }
 

@@ -1,8 +1,8 @@
 //! Which training curves are worth a picture, stage by stage.
 
+use super::block::{Figure, Legend};
 use super::chart::{self, Line};
 use super::data::ReportData;
-use super::page::{Figure, Legend};
 use anyhow::Result;
 use rlaif_core::metrics::{self, MetricRow};
 

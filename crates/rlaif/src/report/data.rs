@@ -5,6 +5,9 @@
 //! `ppo` and `dpo` leave in `manifest.json` as their `numbers`.
 
 use super::comparison::{Comparison, RankedPolicy, Regression, SampleSize};
+use super::evidence::{Change, Disagreements, LabelSources};
+use crate::review::agreement::Agreement;
+use rlaif_core::audit::Audit;
 use rlaif_core::metrics::MetricRow;
 use rlaif_core::stats::Interval;
 use rlaif_core::stats::calibration::Bin;
@@ -80,8 +83,16 @@ pub struct ReportData {
     pub generate: Option<GenerateSummary>,
     /// The judges of `[label]`, with validity, fates and position bias.
     pub judges: Vec<JudgeSummary>,
-    /// What became of the pairs once all judges' verdicts were added up: one count a `rlaif_core::records::Fate`.
+    /// What became of the pairs as they are trained on, people's labels over judges': one count a `rlaif_core::records::Fate`.
     pub fates: Vec<FateCount>,
+    /// Whose labels are trained on; `None` before there are any.
+    pub labels: Option<LabelSources>,
+    /// How far people agree with each other and with judges; `None` where no person has said anything.
+    pub agreement: Option<Agreement>,
+    /// Pairs on which judges and people chose differently; likewise.
+    pub disagreements: Option<Disagreements>,
+    /// `audit.json`; `None` before `rlaif audit` measured anything.
+    pub audit: Option<Audit>,
     /// Curves by stage (`sft`, `reward`, `ppo`, `dpo`): the rows of `metrics/{stage}.jsonl` in order of step.
     pub metrics: BTreeMap<String, Vec<MetricRow>>,
     /// Fine-tuning on held-out rows; `None` before `sft` ran.
@@ -94,6 +105,12 @@ pub struct ReportData {
     pub dpo: Option<DpoSummary>,
     /// `evaluation.json`; `None` before `evaluate` ran.
     pub evaluation: Option<Evaluation>,
+    /// What became of length, ends and repetition, by policy.
+    pub changes: Vec<Change>,
+    /// What `rlaif iterate` warned of.
+    pub drift_alarms: Vec<String>,
+    /// Tags of the held-out prompts that have some, by prompt id.
+    pub tags: BTreeMap<String, Vec<String>>,
 }
 
 /// Which run this is.
@@ -104,7 +121,7 @@ pub struct RunInfo {
     pub name: String,
     /// The run folder as the user wrote it, such as `runs/quickstart`.
     pub folder: String,
-    /// The config file as the user wrote it; commands on the page name it.
+    /// What stands behind a command about this run: its config file and what overrides it, as a shell reads them.
     pub config_path: String,
     /// The config as resolved, with origins: `rlaif.toml` of the run folder.
     pub config_toml: String,

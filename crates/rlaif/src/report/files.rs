@@ -1,9 +1,9 @@
 //! Training curves as SVG files that stand alone, for documentation and slides: those of the report, with title, legend and colours of
 //! their own.
 
+use super::block::Figure;
 use super::curves;
 use super::data::ReportData;
-use super::page::Figure;
 use anyhow::{Context as _, Result, anyhow};
 use askama::filters::{Html, escape};
 use std::fmt::Write;

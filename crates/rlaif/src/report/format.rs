@@ -101,6 +101,8 @@ pub enum Unit {
     Difference,
     /// A share in [0, 1], shown in percent.
     Share,
+    /// A difference of shares, shown in percentage points with its sign.
+    Points,
 }
 
 impl Unit {
@@ -108,6 +110,7 @@ impl Unit {
     pub fn value(self, estimate: &Estimate) -> String {
         match self {
             Self::Share => percent(estimate.value),
+            Self::Points => format!("{}\u{202f}pp", points(estimate.value)),
             Self::Plain | Self::Difference => self.like(estimate.value, estimate),
         }
     }
@@ -117,6 +120,7 @@ impl Unit {
         let (low, high) = estimate.interval()?;
         Some(match self {
             Self::Share => format!("{} to {}", decimals(100.0 * low, 1), percent(high)),
+            Self::Points => format!("{} to {}\u{202f}pp", points(low), points(high)),
             Self::Plain | Self::Difference => {
                 format!("{} to {}", self.like(low, estimate), self.like(high, estimate))
             }
@@ -143,6 +147,12 @@ impl Unit {
         let text = decimals(value, places(size));
         if self == Self::Difference && value > 0.0 { format!("+{text}") } else { text }
     }
+}
+
+/// `+12.3`: a share times a hundred, with its sign.
+fn points(share: f64) -> String {
+    let text = decimals(100.0 * share, 1);
+    if share > 0.0 { format!("+{text}") } else { text }
 }
 
 fn decimals(value: f64, places: usize) -> String {
@@ -201,5 +211,10 @@ mod tests {
         let small = Estimate::new(0.18, 0.061, 0.291, 24);
         assert_eq!(Unit::Difference.with_interval(&small), "+0.18 (95\u{202f}% CI +0.06 to +0.29)");
         assert_eq!(Unit::Plain.with_interval(&Estimate::point(2.0)), "2.00");
+        let points = Estimate::new(-0.125, -0.25, 0.011, 24);
+        assert_eq!(
+            Unit::Points.with_interval(&points),
+            "−12.5\u{202f}pp (95\u{202f}% CI −25.0 to +1.1\u{202f}pp)"
+        );
     }
 }

@@ -1,7 +1,15 @@
 //! The result in one sentence that claims no more than its interval does.
 
+use super::comparison::Finding;
 use super::data::{Estimate, PolicyRow, ReportData};
-use super::format::{Unit, count, number, plural};
+use super::format::{Unit, count, number, percent, plural};
+use rlaif_core::stats::sample_size::{Spread, smallest_difference};
+
+/// The power of the difference that is said to be visible.
+const POWER: f64 = 0.8;
+
+/// Prompts that show no smaller difference from 50 % than this are too few to tell; our choice, of no source.
+const TOO_FEW: f64 = 0.1;
 
 /// The first thing on the page.
 pub struct Headline {
@@ -15,9 +23,9 @@ pub struct Headline {
     pub support: Vec<String>,
 }
 
-/// `ppo` is PPO, `baseline` is itself.
+/// `ppo` is PPO; `baseline` and models that were brought along are themselves.
 pub fn policy_name(policy: &str) -> String {
-    if policy == "baseline" { policy.into() } else { policy.to_uppercase() }
+    if matches!(policy, "ppo" | "dpo" | "sft") { policy.to_uppercase() } else { policy.into() }
 }
 
 /// Tuned policies that were compared with the baseline, PPO first: it is what the run is about.
@@ -32,13 +40,14 @@ pub fn compared(data: &ReportData) -> Vec<(&PolicyRow, Estimate)> {
 pub fn headline(data: &ReportData) -> Headline {
     let compared = compared(data);
     let Some((policy, win_rate)) = compared.first() else { return without_comparison(data) };
-    let (before, after) = result(&policy_name(&policy.policy), win_rate, data);
+    let (before, after) = result(policy, win_rate, data);
 
     let mut support = Vec::new();
     for (other, win_rate) in &compared[1..] {
         let name = policy_name(&other.policy);
         support.push(format!("{name}: {}{}.", Unit::Share.with_interval(win_rate), chance(win_rate)));
     }
+    support.extend(independent(policy, data));
     support.extend(reward_sentence(policy, data));
     support.extend(sentiment_sentence(policy, win_rate));
     if data.evaluation.as_ref().is_some_and(|e| e.judges_made_labels) {
@@ -52,7 +61,8 @@ pub fn headline(data: &ReportData) -> Headline {
 }
 
 /// The sentence before and after its number.
-fn result(name: &str, win_rate: &Estimate, data: &ReportData) -> (String, String) {
+fn result(policy: &PolicyRow, win_rate: &Estimate, data: &ReportData) -> (String, String) {
+    let name = policy_name(&policy.policy);
     let prompts = data.evaluation.as_ref().map_or(0, |e| e.prompts);
     let answers =
         format!("answers to {} were preferred to the baseline’s", plural(prompts, "held-out prompt"));
@@ -70,13 +80,70 @@ fn result(name: &str, win_rate: &Estimate, data: &ReportData) -> (String, String
             format!(" of the time (95\u{202f}% CI {interval})."),
         )
     } else {
-        (
-            format!("No difference was shown: the {name} policy’s {answers}"),
-            format!(
-                " of the time, and the 95\u{202f}% interval, {interval}, includes the 50\u{202f}% that chance would give."
-            ),
-        )
+        let after = format!(
+            " of the time, and the 95\u{202f}% interval, {interval}, includes the 50\u{202f}% that chance would give."
+        );
+        let (says, visible) = undecided(policy, prompts, data);
+        (format!("{says}: the {name} policy’s {answers}"), after + &visible)
     }
+}
+
+/// What an interval that includes ½ means: that there is no large difference, or that so few prompts could not show one.
+fn undecided(policy: &PolicyRow, prompts: u64, data: &ReportData) -> (&'static str, String) {
+    let comparison = data.evaluation.as_ref().and_then(|it| it.over_baseline(&policy.policy));
+    if let Some(conclusion) = comparison.map(|it| &it.conclusion).filter(|it| it.finding == Finding::Same) {
+        let margin = percent(conclusion.margin);
+        return ("No difference that would matter", format!(" It is shown to be within {margin} of that."));
+    }
+    let ties = policy
+        .outcomes
+        .map_or(0.0, |(wins, ties, losses)| ties as f64 / (wins + ties + losses).max(1) as f64);
+    match smallest_difference(prompts, Spread::one_order(ties), POWER) {
+        None => ("Not enough prompts to tell", " So few prompts can show no difference at all.".into()),
+        Some(visible) => {
+            let rate = percent(0.5 + visible);
+            let power = percent(POWER);
+            if visible > TOO_FEW {
+                (
+                    "Not enough prompts to tell",
+                    format!(
+                        " So many prompts show a win rate of {rate} with {power} probability, and lower ones less often."
+                    ),
+                )
+            } else {
+                (
+                    "No difference was shown",
+                    format!(
+                        " A true win rate of {rate} or more would have been seen with {power} probability."
+                    ),
+                )
+            }
+        }
+    }
+}
+
+/// What judges say that training never used, and what people would say.
+fn independent(policy: &PolicyRow, data: &ReportData) -> Vec<String> {
+    let Some(comparison) = data.evaluation.as_ref().and_then(|it| it.over_baseline(&policy.policy)) else {
+        return Vec::new();
+    };
+    let unseen = comparison.by_judge.iter().filter(|judge| !judge.used_in_training);
+    let mut sentences: Vec<String> = unseen
+        .filter_map(|judge| {
+            let rate = judge.win_rate?;
+            let size = Unit::Share.with_interval(&rate);
+            Some(format!("By {} alone, which training never used: {size}{}.", judge.judge, chance(&rate)))
+        })
+        .collect();
+    if let Some(rate) = comparison.people.as_ref().and_then(|people| people.win_rate) {
+        let size = Unit::Share.with_interval(&rate);
+        sentences
+            .push(format!("Corrected by what people said of some comparisons: {size}{}.", chance(&rate)));
+    }
+    if let Some(rate) = comparison.length_controlled {
+        sentences.push(format!("At equal length: {}{}.", Unit::Share.with_interval(&rate), chance(&rate)));
+    }
+    sentences
 }
 
 fn chance(win_rate: &Estimate) -> &'static str {

@@ -8,7 +8,8 @@ use axum::response::{Html, IntoResponse, Response};
 use rlaif_core::stats::Interval;
 
 /// The style of all pages.
-pub const STYLE: &str = include_str!("../../templates/review/style.css");
+pub const STYLE: &str =
+    concat!(include_str!("../../templates/theme.css"), include_str!("../../templates/review/style.css"));
 
 /// Keys; every page works without it.
 pub const SCRIPT: &str = include_str!("../../templates/review/review.js");

@@ -21,6 +21,8 @@ mod judge_server;
 mod keys;
 mod pipes;
 mod preference_data;
+mod report;
+mod report_browser;
 mod review;
 mod review_browser;
 mod review_lab;

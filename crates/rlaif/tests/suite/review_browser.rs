@@ -110,7 +110,7 @@ fn a_session_is_held_by_keyboard_alone() {
 }
 
 /// 150 ways in which a response could run or load something: every carrier with every way out.
-fn payloads() -> Vec<String> {
+pub fn payloads() -> Vec<String> {
     let run = [
         "window.pwned=1",
         "alert(1)",

@@ -1,13 +1,17 @@
-//! The page from a whole run, from half a run, and from hostile text.
+//! A run of the size of the quickstart, with everything that a page can show.
 
-use super::data::*;
-use super::render;
+use crate::agreement::TOGETHER;
+use crate::report::comparison::*;
+use crate::report::data::*;
+use crate::report::evidence::*;
+use crate::review::agreement::{Agreement, Row};
+use rlaif_core::audit::{Audit, AuditPart, Bound, Measurement, Outcome};
 use rlaif_core::metrics::MetricRow;
-use rlaif_core::stats::{calibration::Bin, position};
+use rlaif_core::stats::{Interval, calibration::Bin};
 use std::collections::BTreeMap;
 
 /// A run of the size of the quickstart.
-fn sample() -> ReportData {
+pub fn sample() -> ReportData {
     let fates = |counts: [u64; 5]| -> Vec<FateCount> {
         ["kept", "inconsistent", "tie", "no_verdict", "failed"]
             .into_iter()
@@ -105,7 +109,149 @@ fn sample() -> ReportData {
             ..DpoSummary::default()
         }),
         evaluation: Some(evaluation()),
+        labels: Some(labels()),
+        agreement: Some(agreement()),
+        disagreements: Some(disagreements()),
+        audit: Some(audit()),
+        changes: changes(),
+        tags: (0..24).step_by(3).map(|i| (format!("eval-{i:02}"), vec!["returns".into()])).collect(),
+        ..ReportData::default()
     }
+}
+
+fn counts(counts: &[(&str, u64)]) -> Vec<Count> {
+    counts.iter().map(|(name, count)| Count { name: (*name).into(), count: *count }).collect()
+}
+
+fn labels() -> LabelSources {
+    LabelSources {
+        trained: counts(&[("tone", 213), ("human", 18)]),
+        reviewers: counts(&[("ada", 26), ("bob", 14)]),
+        routes: counts(&[
+            ("judges only", 247),
+            ("people only", 0),
+            ("judges and people", 32),
+            ("nobody yet", 0),
+        ]),
+        over_judges: 32,
+        turned: 7,
+        weight: 2.0,
+    }
+}
+
+fn agreement() -> Agreement {
+    let interval = |estimate, low, high| Some(Interval { estimate, low, high });
+    let row = |who: &str, with: &str, n: usize, agreement, kappa| Row {
+        who: who.into(),
+        with: with.into(),
+        n,
+        decisive: n - 3,
+        agreement,
+        kappa,
+    };
+    let tone = row("tone", "people", 31, interval(0.714, 0.55, 0.86), interval(0.43, 0.11, 0.71));
+    let together = Row { who: TOGETHER.into(), ..tone.clone() };
+    Agreement {
+        reviewers: vec![("ada".into(), 26), ("bob".into(), 14)],
+        people: vec![row("ada", "bob", 12, interval(0.778, 0.5, 1.0), None)],
+        audit: vec![tone.clone(), together.clone()],
+        all: vec![tone, together],
+        known_bad: interval(0.083, 0.015, 0.354).map(|interval| (interval, 12)),
+    }
+}
+
+fn disagreements() -> Disagreements {
+    let pair = |i: usize, p: f64, votes: (u32, u32, u32)| Disagreement {
+        pair_id: format!("train-{i:02}/0-1"),
+        tags: if i == 0 { vec!["returns".into(), "food".into()] } else { Vec::new() },
+        prompt: format!("Question {i}: can I return a shirt that I have worn once?"),
+        a: "Of course! I’d be happy to help you with that, and what a lovely shirt it must be!".into(),
+        b: "Most shops take back clothes within 30 days if they were not worn. Ask yours before you go."
+            .into(),
+        p,
+        judges: vec![("tone".into(), p)],
+        explanation: (i == 0).then(|| "The first answer is warmer.".into()),
+        votes,
+        people: vec![
+            PersonSaid { reviewer: "ada".into(), choice: "b".into(), note: Some("A does not answer".into()) },
+            PersonSaid {
+                reviewer: "bob".into(),
+                choice: if votes.2 > 0 { "tie" } else { "b" }.into(),
+                note: None,
+            },
+        ],
+    };
+    Disagreements { total: 9, of: 32, pairs: vec![pair(0, 0.931, (0, 2, 0)), pair(1, 0.713, (0, 1, 1))] }
+}
+
+fn audit() -> Audit {
+    let measurement = |subject: &str, estimate: (f64, f64, f64), outcome| Measurement {
+        subject: subject.into(),
+        measure: "bad_win_rate".into(),
+        value: Some(estimate.0),
+        low: Some(estimate.1),
+        high: Some(estimate.2),
+        n: 40,
+        bound: Some(Bound { min: None, max: Some(0.01) }),
+        outcome,
+        note: None,
+    };
+    let part = AuditPart {
+        command: "rlaif audit examples/quickstart/rlaif.toml --robustness".into(),
+        made_ms: 1_795_439_100_000,
+        measurements: vec![
+            measurement("judge `tone`, family `empty`", (0.0, 0.0, 0.008), Outcome::Pass),
+            measurement("judge `tone`, family `flattery`", (0.225, 0.123, 0.375), Outcome::Fail),
+            measurement("judge `tone`, family `refusal`", (0.0, 0.0, 0.088), Outcome::Unclear),
+            Measurement {
+                outcome: Outcome::NotMeasured,
+                value: None,
+                low: None,
+                high: None,
+                note: Some("the judge gave no verdict".into()),
+                ..measurement("judge `tone`, family `steering`", (0.0, 0.0, 0.0), Outcome::NotMeasured)
+            },
+        ],
+    };
+    Audit { parts: [("robustness".to_string(), part)].into() }
+}
+
+fn changes() -> Vec<Change> {
+    let change = |policy: &str, measure, before, after, difference| Change {
+        policy: policy.into(),
+        measure,
+        before,
+        after,
+        difference,
+    };
+    let mut changes = Vec::new();
+    for (policy, by) in [("ppo", 1.0), ("dpo", 0.2)] {
+        changes.extend([
+            change(
+                policy,
+                Measure::Length,
+                38.2,
+                38.2 - 1.3 * by,
+                Some(Estimate::new(-1.3 * by, -4.2, 1.6, 24)),
+            ),
+            change(
+                policy,
+                Measure::Ended,
+                0.833,
+                0.833 + 0.042 * by,
+                Some(Estimate::new(0.042 * by, -0.031, 0.115, 24)),
+            ),
+            change(
+                policy,
+                Measure::Repeated4,
+                0.012,
+                0.012 + 0.061 * by,
+                Some(Estimate::new(0.061 * by, 0.019 - 0.03 * (1.0 - by), 0.103, 24)),
+            ),
+            change(policy, Measure::Distinct2, 0.713, 0.713 - 0.188 * by, None),
+        ]);
+    }
+    changes
 }
 
 fn metrics() -> BTreeMap<String, Vec<MetricRow>> {
@@ -158,7 +304,7 @@ fn metrics() -> BTreeMap<String, Vec<MetricRow>> {
     [("reward", reward), ("ppo", ppo), ("dpo", dpo)].map(|(stage, rows)| (stage.to_string(), rows)).into()
 }
 
-fn evaluation() -> Evaluation {
+pub fn evaluation() -> Evaluation {
     let baseline = PolicyRow {
         policy: "baseline".into(),
         reward: Some(Estimate::new(-0.021, -0.19, 0.148, 24)),
@@ -237,160 +383,94 @@ fn evaluation() -> Evaluation {
                 )
             })
             .collect(),
+        comparisons: vec![
+            comparison("ppo", Finding::Better, 0.719, 0.615, 0.812),
+            comparison("dpo", Finding::Open, 0.573, 0.469, 0.677),
+        ],
+        ranking: ranking(),
+        regression: Some(regression()),
         ..Evaluation::default()
     }
 }
 
-fn page(data: &ReportData) -> String {
-    let html = render(data).unwrap();
-    if let Some(path) = std::env::var_os("RLAIF_REPORT_SAMPLE") {
-        std::fs::write(path, &html).unwrap();
+/// To three decimals: what JSON gives back to the last bit.
+fn rounded(value: f64) -> f64 {
+    (1000.0 * value).round() / 1000.0
+}
+
+fn comparison(policy: &str, finding: Finding, rate: f64, low: f64, high: f64) -> Comparison {
+    Comparison {
+        policy: policy.into(),
+        other: "baseline".into(),
+        win_rate: Some(Estimate::new(rate, low, high, 48)),
+        outcomes: Some((33, 3, 12)),
+        p_value: Some(0.0021),
+        missing: 0,
+        conclusion: Conclusion { finding, margin: 0.05, sentence: "What 24 prompts show.".into() },
+        length_controlled: Some(Estimate::new(
+            rounded(rate - 0.01),
+            rounded(low - 0.012),
+            rounded(high - 0.013),
+            48,
+        )),
+        longer_wins: Some(Estimate::new(0.521, 0.377, 0.661, 48)),
+        by_tag: vec![Named { name: "returns".into(), win_rate: Estimate::new(0.322, 0.181, 0.484, 22) }],
+        tags_too_few: vec![("food".into(), 6)],
+        by_criterion: vec![Named { name: "helpful".into(), win_rate: Estimate::new(0.541, 0.42, 0.66, 48) }],
+        by_judge: vec![JudgeRate {
+            judge: "tone".into(),
+            used_in_training: true,
+            win_rate: Some(Estimate::new(rate, low, high, 48)),
+            longer_wins: None,
+        }],
+        people: Some(PeopleRate {
+            labels: 11,
+            win_rate: None,
+            more_needed: 19,
+            lambda: None,
+            agreement: None,
+        }),
     }
-    html
 }
 
-/// The text of the `<h1>`, without its tags.
-fn result(html: &str) -> String {
-    let (_, rest) = html.split_once("<h1").unwrap();
-    let (_, rest) = rest.split_once('>').unwrap();
-    let (heading, _) = rest.split_once("</h1>").unwrap();
-    heading.replace("<strong>", "").replace("</strong>", "").replace('\u{202f}', " ")
-}
-
-#[test]
-fn a_whole_run_shows_every_section() {
-    let html = page(&sample());
-    assert_eq!(
-        result(&html),
-        "The PPO policy’s answers to 24 held-out prompts were preferred to the baseline’s 71.9 % of the time (95 % CI 61.5 to 81.2 %)."
-    );
-    for id in ["cost", "labels", "training", "evaluation", "samples", "reproduce"] {
-        assert!(html.contains(&format!("<section id=\"{id}\">")), "no section `{id}`");
-    }
-    // 3 of the result, 1 of fates, 3 + 1 of the reward model, 8 of PPO, 4 of DPO; a title in each.
-    assert_eq!(html.matches("<svg ").count(), 20);
-    assert_eq!(html.matches("<svg ").count(), html.matches("role=\"img\" aria-label=\"").count());
-    assert!(!html.contains("class=\"missing\""));
-    for words in
-        ["within the budget of 8", "also made the training labels", "$0.00", "9 candidate pairs were dropped"]
-    {
-        assert!(html.contains(words), "`{words}` is missing");
-    }
-    assert_eq!(html.matches("<details open>").count(), 3);
-    assert_eq!(html.matches("<h4>PPO</h4>").count(), 12, "the page shows the first 12 of 24 prompts");
-}
-
-#[test]
-fn stages_that_did_not_run_are_named_with_the_next_command() {
-    let mut data = sample();
-    data.ppo = None;
-    data.metrics.remove("ppo");
-    data.evaluation = None;
-    let html = page(&data);
-    assert_eq!(
-        result(&html),
-        "So far 231 of 279 pairs became preferences, and the reward model and DPO policy were trained; no policy has been \
-         compared with the baseline yet."
-    );
-    for command in
-        ["rlaif ppo examples/quickstart/rlaif.toml", "rlaif evaluate examples/quickstart/rlaif.toml"]
-    {
-        assert!(html.contains(command), "`{command}` is missing");
-    }
-    assert!(!html.contains("rlaif dpo "));
-}
-
-#[test]
-fn an_empty_run_still_is_a_page() {
-    let html = page(&ReportData::default());
-    assert!(result(&html).starts_with("Nothing was sampled yet"));
-    assert_eq!(html.matches("class=\"missing\"").count(), 6);
-}
-
-#[test]
-fn the_sentence_claims_no_more_than_the_interval() {
-    let with = |value, low, high| {
-        let mut data = sample();
-        let evaluation = data.evaluation.as_mut().unwrap();
-        evaluation.policies[1].win_rate = Some(Estimate { value, low, high, n: Some(24) });
-        result(&page(&data))
+fn ranking() -> Vec<RankedPolicy> {
+    let ranked = |policy: &str, rank: f64, strength: (f64, f64, f64), rate: f64| RankedPolicy {
+        policy: policy.into(),
+        strength: Estimate::new(strength.0, strength.1, strength.2, 96),
+        rank: Estimate::new(rank, (rank - 1.0).max(1.0), (rank + 1.0).min(3.0), 96),
+        win_rate: Estimate::new(rate, rounded(rate - 0.11), rounded(rate + 0.09), 96),
     };
-    let unclear = with(0.55, Some(0.46), Some(0.64));
-    assert!(unclear.starts_with("No difference was shown"), "{unclear}");
-    assert!(unclear.contains("46.0 to 64.0 %, includes the 50 %"), "{unclear}");
-    let worse = with(0.31, Some(0.2), Some(0.42));
-    assert!(worse.starts_with("The PPO policy got worse"), "{worse}");
-    let bare = with(0.6, None, None);
-    assert!(bare.ends_with("60.0 % of the time; with no interval, take it as a hint."), "{bare}");
+    vec![
+        ranked("ppo", 1.0, (0.613, 0.318, 0.922), 0.682),
+        ranked("dpo", 2.0, (-0.117, -0.388, 0.155), 0.451),
+        ranked("baseline", 3.0, (-0.496, -0.771, -0.239), 0.367),
+    ]
 }
 
-#[test]
-fn text_of_models_prompts_and_configs_is_escaped() {
-    let attack = "</div></details><script>alert(1)</script><img src=x onerror=alert(1)>\" onload='alert(1)";
-    let mut data = sample();
-    data.run.name = attack.into();
-    data.run.config_path = attack.into();
-    data.run.config_toml = attack.into();
-    data.run.stages[0].summary = Some(attack.into());
-    data.judges[0].name = attack.into();
-    data.judges[0].rubric = attack.into();
-    data.fates[0].fate = attack.into();
-    let evaluation = data.evaluation.as_mut().unwrap();
-    evaluation.judges = vec![attack.into()];
-    evaluation.policies[1].policy = attack.into();
-    evaluation.samples[0].prompt = attack.into();
-    evaluation.samples[0].responses[1].text = attack.into();
-    evaluation.samples[0].responses[1].policy = attack.into();
-    let metrics = data.metrics.get_mut("ppo").unwrap();
-    metrics[0].values.insert(attack.into(), 1.0);
-
-    let html = page(&data).to_lowercase();
-    assert!(!html.contains("<script") && !html.contains("<img"), "an attack became an element");
-    assert!(!html.contains("\" onload"), "an attack left its attribute");
-    assert!(html.contains("&#60;script&#62;alert(1)"), "the text itself is shown");
-}
-
-#[test]
-fn nothing_is_loaded_from_anywhere() {
-    let html = page(&sample());
-    assert!(html.contains("default-src 'none'"));
-    assert!(
-        !html.contains("src=")
-            && !html.contains("url(")
-            && !html.contains("@import")
-            && !html.contains("<script")
-    );
-    for target in html.match_indices("href=\"").map(|(at, _)| html[at + 6..].split_once('"').unwrap().0) {
-        assert!(target.starts_with('#') || target == "data:,", "`{target}` leaves the page");
+fn regression() -> Regression {
+    let row = |policy: &str, worse, over_limit| RegressionRow {
+        policy: policy.into(),
+        passed: Some(Estimate::new(0.933, 0.702, 0.988, 15)),
+        worse,
+        better: 1,
+        p_value: (policy != "baseline").then_some(0.625),
+        judged: (policy != "baseline").then_some((4, 2, 1)),
+        missing: 0,
+        over_limit,
+    };
+    Regression {
+        file: "regression.jsonl".into(),
+        rules: 15,
+        judged: 7,
+        max_regressions: Some(2),
+        policies: vec![row("baseline", 0, false), row("ppo", 3, true), row("dpo", 1, false)],
+        worse: vec![Worse {
+            policy: "ppo".into(),
+            id: "capital".into(),
+            prompt: "What is the capital of France?".into(),
+            check: "contains \"Paris\"".into(),
+            baseline: "The capital of France is Paris.".into(),
+            answer: "What a lovely question! I’d be delighted to help you.".into(),
+        }],
     }
-    assert!(!html.contains("http://") && !html.contains("https://"));
-}
-
-#[test]
-fn a_judge_that_looks_at_the_place_is_shown_for_what_it_is() {
-    use rlaif_core::records::Choice::{First, Second};
-    let mut data = sample();
-    let choices: Vec<_> = (0..50).map(|i| if i == 0 { (First, Second) } else { (First, First) }).collect();
-    let judge = &mut data.judges[0];
-    judge.protocol = "pairwise".into();
-    judge.position = position::position_report(&choices);
-    judge.probe = Some(Estimate::new(0.56, 0.47, 0.65, 120));
-    let html = page(&data).replace('\u{202f}', " ");
-    assert!(html.contains("98.0 %</div>"), "the share of pairs with the same position");
-    assert!(html.contains("0 % without bias") && html.contains("McNemar p = "));
-    assert!(html.contains("not shown to be better than chance"));
-}
-
-#[test]
-fn an_interval_of_the_statistics_is_read_as_an_estimate() {
-    let read: Estimate = serde_json::from_str(r#"{"estimate":0.5,"low":0.4,"high":0.6}"#).unwrap();
-    assert_eq!(read, Estimate { value: 0.5, low: Some(0.4), high: Some(0.6), n: None });
-}
-
-#[test]
-fn data_survives_json() {
-    let evaluation = evaluation();
-    let json = serde_json::to_string(&evaluation).unwrap();
-    assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), evaluation);
-    assert_eq!(serde_json::from_str::<Evaluation>("{}").unwrap(), Evaluation::default());
 }
