@@ -257,6 +257,19 @@ mod tests {
         assert!(of(&found, "all axes").value.unwrap().abs() < 0.05);
     }
 
+    /// What hangs on the name alone is eight observations, and on the template alone twelve, though there are 96 items.
+    #[test]
+    fn many_items_of_few_people_or_few_templates_are_few() {
+        let held = |value: fn(&Probed) -> bool| {
+            let mut values = probed(Probe::Text, 96, 0.0, |_| 0.0);
+            values.iter_mut().for_each(|it| it.value = Some(if value(it) { 0.3 } else { -0.3 }));
+            measurements("judge `j`", "bias_judge_text", MARGIN, &values)
+        };
+        for found in [held(|it| it.people % 2 == 0), held(|it| it.template.len() % 2 == 0)] {
+            assert!(found[..8].iter().all(|it| it.outcome == Outcome::Unclear), "{found:#?}");
+        }
+    }
+
     #[test]
     fn a_difference_within_reach_of_the_margin_is_unclear() {
         let shift = |group: &str| if group == "they" { 0.1 } else { 0.0 };
