@@ -265,7 +265,7 @@ mod tests {
             values.iter_mut().for_each(|it| it.value = Some(if value(it) { 0.3 } else { -0.3 }));
             measurements("judge `j`", "bias_judge_text", MARGIN, &values)
         };
-        for found in [held(|it| it.people % 2 == 0), held(|it| it.template.len() % 2 == 0)] {
+        for found in [held(|it| it.people % 2 == 0), held(|it| it.template < "n")] {
             assert!(found[..8].iter().all(|it| it.outcome == Outcome::Unclear), "{found:#?}");
         }
     }

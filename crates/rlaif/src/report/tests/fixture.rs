@@ -194,7 +194,7 @@ fn audit() -> Audit {
         n: 40,
         bound: Some(Bound { min: None, max: Some(0.01) }),
         outcome,
-        note: None,
+        ..Measurement::default()
     };
     let part = AuditPart {
         command: "rlaif audit examples/quickstart/rlaif.toml --robustness".into(),
