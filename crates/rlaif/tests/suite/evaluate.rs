@@ -56,6 +56,7 @@ fn three_models_are_ranked_as_planted_and_the_third_comparison_alone_is_bought_l
     let clarity = &before["by_criterion"][0];
     assert_eq!(clarity["name"], "clarity");
     assert!(clarity["win_rate"]["high"].as_f64().unwrap() < 0.5, "the loser is the clearer one: {clarity}");
+    assert!(clarity["win_rate"]["low"].as_f64().unwrap() > 0.0, "and does not always lose: {clarity}");
     let alone = &before["by_judge"][0];
     assert_eq!((&alone["judge"], &alone["used_in_training"]), (&Value::from("fake"), &Value::from(false)));
     assert_eq!(alone["win_rate"], before["win_rate"], "it is the only judge");
