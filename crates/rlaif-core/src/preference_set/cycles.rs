@@ -69,7 +69,7 @@ pub fn relabelled(pairs: &[LabelledPair], numbers: &Numbers) -> Vec<Relabelled> 
 /// The order of each prompt's responses, by prompt. Labels of the same two responses are added up as p − ½; those that come out even
 /// prefer neither.
 pub fn orders(pairs: &[LabelledPair], numbers: &Numbers) -> Vec<PromptOrder> {
-    let mut leads: BTreeMap<u32, BTreeMap<(u32, u32), (f64, usize)>> = BTreeMap::new();
+    let mut leads: BTreeMap<u32, Leads> = BTreeMap::new();
     for (index, pair) in numbers.pairs.iter().enumerate() {
         let lead = pairs[index].p - 0.5;
         let (key, lead) = match pair.chosen.cmp(&pair.rejected) {
@@ -81,6 +81,9 @@ pub fn orders(pairs: &[LabelledPair], numbers: &Numbers) -> Vec<PromptOrder> {
     }
     leads.into_iter().map(|(prompt, leads)| order(prompt, &leads)).collect()
 }
+
+/// For every two responses of a prompt, the first one's lead as the sum of p − ½, and a label of it.
+type Leads = BTreeMap<(u32, u32), (f64, usize)>;
 
 /// Who beats whom among the responses of one prompt, with a label of each comparison.
 struct Graph {
@@ -102,7 +105,7 @@ impl Graph {
     }
 }
 
-fn order(prompt: u32, leads: &BTreeMap<(u32, u32), (f64, usize)>) -> PromptOrder {
+fn order(prompt: u32, leads: &Leads) -> PromptOrder {
     let decided = || leads.iter().filter(|(_, (lead, _))| *lead != 0.0);
     let responses: BTreeSet<u32> = decided().flat_map(|((a, b), _)| [*a, *b]).collect();
     let place: HashMap<u32, usize> = responses.iter().copied().zip(0..).collect();

@@ -115,7 +115,7 @@ fn signature(text: &str) -> Signature {
         bytes[..piece.len()].copy_from_slice(piece);
         let hash = mix(u64::from_le_bytes(bytes));
         // The upper half chooses the bin, the lower half is compared.
-        let bin = ((hash >> 32) * BINS as u64 >> 32) as usize;
+        let bin = (((hash >> 32) * BINS as u64) >> 32) as usize;
         let low = hash as u32;
         minima[bin] = Some(minima[bin].map_or(low, |known| known.min(low)));
     };

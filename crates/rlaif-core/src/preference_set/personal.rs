@@ -125,7 +125,7 @@ impl Patterns {
             let before = text[..it.start()].trim_end_matches(' ');
             let numbered = [".", "-", "§"].iter().any(|sign| before.ends_with(sign))
                 || ["version", "v", "section"].iter().any(|word| before.to_ascii_lowercase().ends_with(word));
-            let goes_on = text[it.end()..].starts_with(|c: char| c == '-')
+            let goes_on = text[it.end()..].starts_with('-')
                 || text[it.end()..]
                     .strip_prefix('.')
                     .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
