@@ -275,6 +275,7 @@ pub const MEASURES: &[Measure] = &[
     ("missing_from_longer", "without a verdict: the longer one caused it", Unit::Share),
     ("missing_policy", "without a verdict: pairs with its response, more", Unit::Share),
     ("win_rate", "win rate, says the judge", Unit::Share),
+    ("win_rate_equal_length", "win rate at equal length, says the judge", Unit::Share),
     ("win_rate_corrected", "win rate, as people would say", Unit::Share),
     ("judges_cohen_kappa", "Cohen's kappa", Unit::Number),
     ("judges_agreement", "two judges say the same", Unit::Share),

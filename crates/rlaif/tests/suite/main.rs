@@ -4,6 +4,7 @@
 mod asking;
 mod audit_people;
 mod audit_preferences;
+mod audit_study;
 mod bad_input;
 mod batches;
 mod bias;

@@ -9,7 +9,7 @@ use rlaif_core::stats::interval::cluster_mean;
 use rlaif_core::stats::length::length_coefficient;
 
 /// Bootstrap draws of the coefficient of length, each of which is a fit.
-const FITS: usize = 200;
+pub const FITS: usize = 200;
 
 /// p of the response that has more of something, from p of a.
 type OfMore = fn(&Item, f64) -> Option<f64>;

@@ -34,7 +34,7 @@ use rlaif_core::audit::Measurement;
 use rlaif_store::store::{LIVE, TRAIN_PAIRS};
 
 /// What this part measures of a run; each stands in the audit, at least with why it could not be measured.
-const MEASURED: [&str; 39] = [
+const MEASURED: [&str; 40] = [
     "accuracy",
     "cohen_kappa",
     "accuracy_all",
@@ -62,6 +62,7 @@ const MEASURED: [&str; 39] = [
     "missing_from_longer",
     "missing_policy",
     "win_rate",
+    "win_rate_equal_length",
     "win_rate_corrected",
     "judges_cohen_kappa",
     "judges_agreement",

@@ -12,11 +12,11 @@ use crate::robustness::audit::judges;
 use crate::robustness::{label_of, set_name};
 use anyhow::{Context as _, Result};
 use rlaif_core::audit::Measurement;
-use rlaif_core::records::{Choice, NoVerdict, Order, Pair, Response, Split};
+use rlaif_core::records::{Choice, FinishReason, NoVerdict, Order, Pair, Response};
 use rlaif_core::seed;
 use rlaif_core::stats::repeatability::repeatability;
 use rlaif_judge::defence::rules::RULE;
-use rlaif_store::store::{BASELINE, ReviewPair, TRAIN_PAIRS, VerdictRow};
+use rlaif_store::store::{ReviewPair, TRAIN_PAIRS, VerdictRow};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -41,10 +41,10 @@ pub fn measure(context: &mut Context) -> Result<Vec<Measurement>> {
         judges.iter().map(|judge| format!("`{}`", judge.name)).collect::<Vec<_>>().join(", ")
     ));
     let set = set_name(context, REPEAT, &judges, &label)?;
-    let responses: HashMap<String, Response> = context
-        .wait(context.store.responses(BASELINE, Some(Split::Train)))?
+    let texts: HashMap<String, String> = context
+        .wait(context.store.paired_responses(TRAIN_PAIRS))?
         .into_iter()
-        .map(|response| (response.id.clone(), response))
+        .map(|response| (response.id, response.text))
         .collect();
     let mut work = Assignment { each_anew: true, ..Assignment::empty("audit", &set, &judges, &label) };
     work.prompts = Cow::Owned(context.prompts.train.iter().map(|p| (p.id.clone(), p.clone())).collect());
@@ -53,15 +53,18 @@ pub fn measure(context: &mut Context) -> Result<Vec<Measurement>> {
         let mut copies = Vec::new();
         for ReviewPair { pair, key, .. } in &pairs {
             let copy = |id: &str| -> Result<Response> {
-                let response = responses
-                    .get(id)
-                    .with_context(|| format!("pair `{}` has no response `{id}`", pair.id))?;
-                let hash = blake3::hash(response.text.as_bytes());
+                let text =
+                    texts.get(id).with_context(|| format!("pair `{}` has no response `{id}`", pair.id))?;
+                let hash = blake3::hash(text.as_bytes());
                 let [a, b, c, d, ..] = *hash.as_bytes();
                 Ok(Response {
                     id: format!("{set}/{time}/{}/{}", pair.prompt_id, &hash.to_hex()[..16]),
+                    prompt_id: pair.prompt_id.clone(),
                     index: u32::from_le_bytes([a, b, c, d]) as usize,
-                    ..response.clone()
+                    text: text.clone(),
+                    token_ids: Vec::new(), // judges read texts
+                    logprobs: Vec::new(),
+                    finish_reason: FinishReason::Stop,
                 })
             };
             let (a, b) = (copy(&pair.a)?, copy(&pair.b)?);

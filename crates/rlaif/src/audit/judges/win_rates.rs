@@ -2,10 +2,12 @@
 //! the error rates that a judge shows there, and holds as far as it errs alike on both.
 
 use super::corrected::{ErrorRates, Rate, by_error_rates};
+use super::looks::FITS;
 use super::material::{Item, Material, Voice};
 use crate::agreement::{RESAMPLES, TOGETHER};
 use rlaif_core::audit::Measurement;
 use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::length::{Judged, length_controlled};
 use rlaif_store::store::{BASELINE, ORIGIN};
 
 /// The win rates of a set in which a policy meets the baseline or the origin, one of each voice. `same_panel` says whether all judges together are those
@@ -27,6 +29,17 @@ pub fn measure(
         let n = values.iter().map(Vec::len).sum::<usize>() as u64;
         let rate = cluster_mean(&values, RESAMPLES, material.run_seed);
         found.push(Measurement::maybe(&subject, "win_rate", rate, n, "it takes verdicts on two prompts"));
+        let of_length = |place: usize, item: &Item| {
+            let p = of_tuned(item, voice.p[place]?)?;
+            let (policy, _) = policies(item)?;
+            let (ours, theirs) =
+                if item.a.policy == policy { (&item.a, &item.b) } else { (&item.b, &item.a) };
+            Some(Judged { chars_a: ours.length, chars_b: theirs.length, p })
+        };
+        let judged = material.by_prompt(of_length);
+        let at_equal = length_controlled(&judged, FITS, material.run_seed).map(|it| it.rate);
+        let why = "it takes verdicts on five prompts, and differences of length that are not all alike";
+        found.push(Measurement::maybe(&subject, "win_rate_equal_length", at_equal, n, why));
         let rates: Vec<Rate<'_>> = material
             .items
             .iter()
