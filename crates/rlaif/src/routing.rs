@@ -49,10 +49,9 @@ impl Gate {
         Some(format!("it waits for people: {}", router.reason(&route.why, prompt)))
     }
 
-    /// Where a spared pair stands among those that judges are more or less sure of, from 0 (least) to ½: at random, so that neither choice of
-    /// pairs is for or against them.
-    pub fn stand_in_sureness(&self, key: &PairKey) -> f64 {
-        0.5 * (seed::derive(self.run_seed, "route/sureness", key.number()) as f64 / 2f64.powi(64))
+    /// A draw from [0, 1) of a pair that judges are spared: its place among those that a judge is more or less sure of.
+    pub fn place_among_judged(&self, key: &PairKey) -> f64 {
+        seed::derive(self.run_seed, "route/sureness", key.number()) as f64 / 2f64.powi(64)
     }
 
     /// Sets labels of judges aside that may not stand alone; p stays.

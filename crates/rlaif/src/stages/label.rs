@@ -349,11 +349,19 @@ fn judge_pool(context: &mut Context, work: &mut Assignment, pool: &[Candidate]) 
     work.rule()?;
     let mut sure = judging::sureness_of_first(context, work)?;
     if let Some(gate) = work.gate {
-        for (pair, sure) in work.pairs.iter().zip(&mut sure) {
+        let mut spared = Vec::new();
+        for (place, pair) in work.pairs.iter().enumerate() {
             let key = work.key(pair)?;
             if gate.spares(work.prompt(pair)?, &key).is_some() {
-                *sure = gate.stand_in_sureness(&key);
+                spared.push((place, gate.place_among_judged(&key)));
             }
+        }
+        // A pair that no judge is asked about is as sure as any other, so that the choice is neither for people nor against them.
+        let places: HashSet<usize> = spared.iter().map(|(place, _)| *place).collect();
+        let mut judged: Vec<f64> = (0..sure.len()).filter(|i| !places.contains(i)).map(|i| sure[i]).collect();
+        judged.sort_by(f64::total_cmp);
+        for (place, draw) in spared {
+            sure[place] = judged.get((draw * judged.len() as f64) as usize).copied().unwrap_or(0.0);
         }
     }
     work.set = TRAIN_PAIRS;

@@ -142,6 +142,24 @@ fn revised_pairs_are_learnt_where_the_config_says_so() {
     let again =
         |stage: &str| stdout.lines().any(|line| line.starts_with(stage) && line.contains("recompute"));
     assert!(again("revise") && again("reward") && again("dpo"), "{stdout}");
+
+    // Nobody but the policy says that they are better: not enough for prompts that are for experts.
+    let of_prompts: BTreeSet<String> =
+        lines(&lab, "revised-pairs.jsonl").iter().map(|row| row["prompt_id"].to_string()).collect();
+    let rows: String = (1..=12)
+        .map(|i| {
+            let id = format!("train-{i:02}");
+            let expert = of_prompts.first() == Some(&format!("\"{id}\""));
+            let tags = if expert { "[\"law\"]" } else { "[]" };
+            format!("{{\"id\": \"{id}\", \"prompt\": \"Say {i}\", \"tags\": {tags}}}\n")
+        })
+        .collect();
+    lab.write("prompts.jsonl", &rows);
+    let (_, stderr) = lab.done(&[&args("run", &learns)[..], &["--set", "route.expert_tags=law"]].concat());
+    assert!(
+        stderr.contains(&format!("dpo: {} pairs are revised over original answers", pairs - 1)),
+        "{stderr}"
+    );
     let (_, stderr) = lab.ends_with(1, &args("run", &["--set", "dpo.revisions=true"]));
     assert!(stderr.contains("stage `reward` needs `label`"), "{stderr}");
 }

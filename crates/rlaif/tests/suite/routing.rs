@@ -11,6 +11,7 @@ use rlaif_store::Store;
 use rlaif_store::store::{LIVE, NewHumanVerdict, ReviewPair, TRAIN_PAIRS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 const UNTIL_LABEL: [&str; 4] = ["run", "rlaif.toml", "--until", "label"];
 
@@ -203,8 +204,21 @@ fn a_judge_of_safety_sends_to_people_and_does_not_vote() {
     assert_eq!(routing(&lab)["rules"]["rule 1"]["waiting"], aside);
 }
 
-/// People who say the opposite of the judges, or the same, of the first pairs of the audit's order.
-fn people_say(lab: &Lab, pairs: usize, opposite: bool) {
+/// Where pairs are chosen by how sure a judge is, those that it is not asked about are chosen as often as others.
+#[test]
+fn a_choice_of_pairs_by_their_judge_is_neither_for_nor_against_people() {
+    let judge = mock(1.0);
+    let lab = lab(&asked("mock", &judge, ""), "[route]\nexpert_tags = [\"medical\"]\n");
+    lab.edit("[label]", "[label]\npair_choice = \"least_sure\"\nmax_pairs = 18");
+    lab.done(&UNTIL_LABEL);
+    assert_eq!(billed(&judge), 48, "24 of the pool of 36, in both orders");
+    let routes = routing(&lab)["routes"].clone();
+    let people = routes["people"].as_u64().unwrap();
+    assert!((1..12).contains(&people) && routes["judges"] == 18 - people, "{routes}");
+}
+
+/// People who say the opposite of the judges, or the same, of these pairs of the audit's order.
+fn people_say(lab: &Lab, pairs: Range<usize>, opposite: bool) {
     wait(async {
         let store = Store::open(lab.run_folder().join("rlaif.db")).await.unwrap();
         let preferences = store.preferences(TRAIN_PAIRS).await.unwrap();
@@ -212,7 +226,7 @@ fn people_say(lab: &Lab, pairs: usize, opposite: bool) {
             preferences.into_iter().filter_map(|it| Some((it.pair_id, it.p?))).collect();
         let mut order: Vec<ReviewPair> = store.review_pairs(TRAIN_PAIRS).await.unwrap();
         order.sort_by_key(|pair| seed::derive(7, AUDIT_DRAW, pair.key.number()));
-        for (i, ReviewPair { pair, .. }) in order.into_iter().take(pairs).enumerate() {
+        for (i, ReviewPair { pair, .. }) in order.into_iter().enumerate().filter(|(i, _)| pairs.contains(i)) {
             let (prompt, a, b) = store.pair_texts(&pair.id).await.unwrap().unwrap();
             let choice =
                 if (p[&pair.id] > 0.5) == opposite { HumanChoice::Second } else { HumanChoice::First };
@@ -248,10 +262,12 @@ fn falling_agreement_raises_the_share_of_people() {
         (Some(0.2), true)
     );
 
-    people_say(&lab, 19, true);
+    people_say(&lab, 20..36, true);
+    people_say(&lab, 0..19, true);
     let (_, told) = lab.done(&UNTIL_LABEL);
-    assert!(!told.contains("rises"), "too few to look: {told}");
-    people_say(&lab, 20, true);
+    assert!(!told.contains("rises"), "too few to look: what stands behind a gap is no random sample: {told}");
+    assert_eq!(routing(&lab)["agreement"]["n"].as_u64(), Some(19));
+    people_say(&lab, 19..20, true);
     let (_, told) = lab.done(&UNTIL_LABEL);
     assert!(told.contains("label: done before"), "what is drawn moves no label of judges: {told}");
     assert!(
@@ -262,15 +278,14 @@ fn falling_agreement_raises_the_share_of_people() {
         "{told}"
     );
     let numbers = routing(&lab);
-    assert_eq!((numbers["random_share"].as_f64(), numbers["agreement"]["n"].as_u64()), (Some(0.4), Some(20)));
+    assert_eq!((numbers["random_share"].as_f64(), numbers["agreement"]["n"].as_u64()), (Some(0.4), Some(36)));
     assert!(pairs_of_people(&lab) > before);
     let server = Server::of(&lab, &[]);
     let page = server.person("bob").get("/").body;
     server.kill();
     assert!(page.contains(&format!("{} by `random share`", pairs_of_people(&lab))), "{page}");
-    assert_eq!(exported(&lab, "preferences").len(), 36, "judges' labels are used where people said nothing");
 
-    people_say(&lab, 36, false);
+    people_say(&lab, 0..36, false);
     let (_, told) = lab.done(&UNTIL_LABEL);
     assert!(!told.contains("rises"), "who took it back agrees now: {told}");
     assert_eq!(routing(&lab)["agreement"]["value"].as_f64(), Some(1.0));
