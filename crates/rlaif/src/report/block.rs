@@ -76,6 +76,8 @@ pub enum Tone {
     Unclear,
     /// It was looked at, and nothing is wrong.
     Good,
+    /// Something was found that is neither good nor bad.
+    Told,
     /// No judgement.
     Plain,
 }
@@ -87,6 +89,7 @@ impl Tone {
             Self::Bad => "bad",
             Self::Unclear => "unclear",
             Self::Good => "good",
+            Self::Told => "told",
             Self::Plain => "plain",
         }
     }
@@ -212,6 +215,11 @@ impl Cell {
             Some(estimate) => Self::with(unit.value(estimate), unit.interval(estimate).unwrap_or_default()),
             None => Self::of("–"),
         }
+    }
+
+    /// So many words that a narrow column would be a tall one.
+    pub fn is_long(&self) -> bool {
+        self.value.chars().count() > 40
     }
 
     /// In the colour of a tone.

@@ -46,15 +46,14 @@ pub fn sentence(data: &ReportData) -> Finding {
             })
             .unwrap_or_default();
         let sample = if random { "drawn at random" } else { "not drawn at random, many for being hard" };
+        let better = estimate.is_above(0.5);
         let words = format!(
-            "Judges and people chose the same on {} of {} ({sample}){with_people}.",
+            "Judges and people chose the same on {} of {} ({sample}){}{with_people}.",
             Unit::Share.with_interval(&estimate),
             plural(row.decisive as u64, "pair"),
+            if better { "" } else { ", which is not shown to be better than chance" },
         );
-        return match estimate.is_above(0.5) {
-            true => Finding::new(Tone::Plain, "", words),
-            false => unclear(format!("{words} That is not shown to be better than chance.")),
-        };
+        return if better { Finding::new(Tone::Plain, "", words) } else { unclear(words) };
     }
     let probe = data.judges.iter().filter_map(|judge| Some((judge, judge.probe?))).next();
     match probe {

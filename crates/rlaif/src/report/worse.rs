@@ -354,7 +354,7 @@ fn regressions(regression: &Regression, arguments: &str) -> Block {
     let mut worse = Table::new(
         "Checks that the baseline passed and a policy fails",
         &["Check", "Policy", "Prompt", "Baseline", "Now"],
-        9,
+        usize::MAX,
     );
     worse.rows = regression
         .worse

@@ -6,7 +6,7 @@ for (const figure of document.querySelectorAll("figure")) {
   const tell = (event) => {
     const title = event.target.closest(".hit")?.querySelector("title");
     source.textContent = title ? title.textContent : before;
-    source.classList.toggle("told", Boolean(title));
+    source.classList.toggle("now", Boolean(title));
   };
   figure.addEventListener("pointerover", tell);
   figure.addEventListener("pointerdown", tell);

@@ -102,7 +102,7 @@ fn differences(data: &SideBySide, how: How) -> Block {
         data.contrasts.iter().partition(|it| it.shown != Shown::No);
     findings.extend(shown.into_iter().map(|it| {
         let mark = if it.shown == Shown::Higher { "higher" } else { "lower" };
-        Finding::new(Tone::Good, mark, in_words(it, &data.runs))
+        Finding::new(Tone::Told, mark, in_words(it, &data.runs))
     }));
     findings.extend(open.into_iter().map(|it| {
         let mark = if it.difference.interval().is_some() { "not shown" } else { "no interval" };
@@ -144,7 +144,7 @@ fn numbers(data: &SideBySide, how: How) -> Block {
 }
 
 fn took(data: &SideBySide, how: How) -> Block {
-    let mut table = Table::new("Cost, labels and judges", &head("", None, data), 1);
+    let mut table = Table::new("Cost, labels and judges", &head("", None, data), usize::MAX);
     let mut row = |label: &str, of: &dyn Fn(&RunColumn) -> Cell| {
         let cells = data.runs.iter().map(of);
         table.rows.push(std::iter::once(Cell::of(label)).chain(cells).collect());
@@ -173,7 +173,7 @@ fn took(data: &SideBySide, how: How) -> Block {
 }
 
 fn config(data: &SideBySide, how: How) -> Block {
-    let mut table = Table::new("Keys that differ", &head("Key", None, data), 9);
+    let mut table = Table::new("Keys that differ", &head("Key", None, data), usize::MAX);
     table.rows = data
         .config
         .iter()

@@ -441,7 +441,7 @@ fn ranking() -> Vec<RankedPolicy> {
         win_rate: Estimate::new(rate, rounded(rate - 0.11), rounded(rate + 0.09), 96),
     };
     vec![
-        ranked("ppo", 1.0, (0.613, 0.318, 0.922), 0.682),
+        ranked("ppo", 1.0, (0.613, 0.321, 0.922), 0.682),
         ranked("dpo", 2.0, (-0.117, -0.388, 0.155), 0.451),
         ranked("baseline", 3.0, (-0.496, -0.771, -0.239), 0.367),
     ]

@@ -96,9 +96,7 @@ fn derived(data: &ReportData, into: &mut BTreeSet<String>) {
             }
         }
     }
-    for finding in [crate::report::worse::findings(data)] {
-        (0..=finding.len()).for_each(|n| forms(n as f64, into)); // "and 3 more"
-    }
+    (0..=crate::report::worse::findings(data).len()).for_each(|n| forms(n as f64, into)); // "and 3 more"
     if let Some(audit) = &data.audit {
         let all = audit.parts.values().map(|part| part.measurements.len()).sum::<usize>();
         (0..=all).for_each(|n| forms(n as f64, into));
