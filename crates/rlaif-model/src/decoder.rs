@@ -16,6 +16,7 @@ use crate::error::{ModelError, Result};
 use crate::logprobs::{self, TokenStatistics};
 use crate::lora::{Dropout, Lora, PROJECTIONS};
 use crate::ops::{self, Attention};
+use crate::packed::PackedWeight;
 use crate::params::Trainable;
 use crate::rope::Rope;
 use crate::weights::WeightSource;
@@ -34,6 +35,7 @@ pub struct Decoder {
     pub(crate) head: Option<Tensor<2>>,  // [V, H]; none: the embedding
     pub(crate) lora: Option<LoraConfig>, // of the adapters, if there are any
     pub(crate) trainable: Trainable,
+    pub(crate) packed_head: Option<PackedWeight>, // of a decoder that only samples
 }
 
 /// One block.
@@ -67,6 +69,7 @@ pub(crate) struct Linear {
     pub weight: Tensor<2>,       // [in, out]
     pub bias: Option<Tensor<2>>, // [1, out]
     pub lora: Option<Lora>,
+    pub packed: Option<PackedWeight>, // of a decoder that only samples
 }
 
 /// The weights of a norm.
@@ -82,7 +85,10 @@ pub(crate) struct Norm {
 impl Linear {
     /// `[N, in]` to `[N, out]`.
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let mut y = x.clone().matmul(self.weight.clone());
+        let mut y = match &self.packed {
+            Some(packed) => packed.product(x),
+            None => ops::matmul(x.clone(), &self.weight),
+        };
         if let Some(bias) = &self.bias {
             y = y + bias.clone();
         }
@@ -195,6 +201,7 @@ impl Decoder {
             },
             lora: None,
             trainable: Trainable::None,
+            packed_head: None,
             config: config.clone(),
             device,
         })
@@ -320,7 +327,11 @@ impl Decoder {
     /// Shapes: `hidden`: `[N, H]`; returns `[indices.len(), V]`.
     pub fn logits_at(&self, hidden: &Tensor<2>, indices: &[usize]) -> Tensor<2> {
         let index = int_tensor(indices.iter().map(|&i| i as i64).collect(), &self.device);
-        hidden.clone().select(0, index).matmul(self.output_head().clone().transpose())
+        let rows = hidden.clone().select(0, index);
+        match &self.packed_head {
+            Some(packed) => packed.product(&rows),
+            None => rows.matmul(self.output_head().clone().transpose()),
+        }
     }
 
     fn output_head(&self) -> &Tensor<2> {
@@ -534,7 +545,7 @@ impl Reader<'_> {
         };
         let weight = Tensor::from_data(TensorData::new(weight, [inputs, outputs]), self.device);
         let bias = if bias { Some(self.vector(&format!("{prefix}{name}.bias"), outputs)?) } else { None };
-        Ok(Linear { role, name, weight, bias, lora: None })
+        Ok(Linear { role, name, weight, bias, lora: None, packed: None })
     }
 }
 

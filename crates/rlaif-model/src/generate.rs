@@ -213,6 +213,7 @@ impl<'a> Engine<'a> {
     fn new(decoder: &Decoder, config: &'a SamplingConfig) -> Self {
         let mut decoder = decoder.frozen();
         decoder.merge_lora();
+        decoder.pack_weights();
         let heads = Heads::of(decoder.config());
         Self { decoder, heads, config }
     }

@@ -29,7 +29,9 @@ mod heads;
 mod kernels;
 mod logprobs;
 mod lora;
+mod matmul_precision;
 mod ops;
+mod packed;
 mod params;
 mod precision;
 mod recompute;
@@ -56,6 +58,7 @@ pub use gguf::{GgmlType, Gguf, GgufTensor, GgufValue, GgufWeights, dequantize, q
 pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;
 pub use lora::PROJECTIONS;
+pub use matmul_precision::{float32_matmul_precision, set_float32_matmul_precision};
 pub use params::Trainable;
 pub use precision::rounded_to_bfloat16;
 pub use recompute::Checkpoints;

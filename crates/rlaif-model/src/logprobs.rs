@@ -46,6 +46,7 @@ fn read(
             targets: reads.targets.clone(),
             temperature: temperature as f32,
             with_statistics,
+            precision: crate::matmul_precision::float32_matmul_precision(),
         };
         let count = reads.len();
         let rows = crate::kernels::token_statistics(hidden, head, plan); // [3, R]

@@ -5,7 +5,11 @@ use burn::tensor::{Device, Tensor, activation};
 use crate::architecture::Activation;
 use crate::attention::{Heads, PortableAttention};
 use crate::batch::PackedBatch;
+#[cfg(feature = "flex")]
+use crate::matmul_precision::float32_matmul_precision;
 use crate::rope::Rope;
+#[cfg(feature = "flex")]
+use rlaif_core::config::MatmulPrecision;
 
 /// x / sqrt(mean(x^2) + eps) * w, Zhang & Sennrich 2019 (<https://arxiv.org/abs/1910.07467>).
 ///
@@ -21,6 +25,17 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor
 pub(crate) fn portable_rms_norm(x: Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let mean_square = x.clone().square().mean_dim(1); // [N, 1]
     x / mean_square.add_scalar(epsilon).sqrt() * weight.clone()
+}
+
+/// x W, rounded as the process was told.
+///
+/// Shapes: `x`: `[N, in]`; `weight`: `[in, out]`; returns `[N, out]`.
+pub(crate) fn matmul(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if float32_matmul_precision() == MatmulPrecision::Medium && crate::device::is_flex(&x.device()) {
+        return crate::kernels::bf16_matmul(x, weight.clone());
+    }
+    x.matmul(weight.clone())
 }
 
 /// (x - mean(x)) / sqrt(var(x) + eps) * w + b, Ba et al. 2016 (<https://arxiv.org/abs/1607.06450>).

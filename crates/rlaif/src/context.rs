@@ -10,7 +10,7 @@ use crate::stages::prompts::{self, Prompts};
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use rlaif_core::Config;
-use rlaif_core::config::{JudgeConfig, JudgeKind, Resolved, Stage};
+use rlaif_core::config::{JudgeConfig, JudgeKind, MatmulPrecision, Resolved, Stage};
 use rlaif_core::records::{Message, Prompt};
 use rlaif_model::{Decoder, ModelFiles, Tokenizer};
 use rlaif_store::Store;
@@ -87,6 +87,7 @@ impl Context {
         let resolved = load_config(args)?;
         let config = resolved.config.clone();
         start_threads(config.run.threads)?;
+        set_matmul_precision(config.run.float32_matmul_precision);
         let device = rlaif_model::open_device(&config.run.device)?;
         let policy_files = ModelFiles::open(&config.policy.model)
             .with_context(|| format!("opening the model `{}` of `policy.model`", config.policy.model))?;
@@ -297,6 +298,14 @@ impl Context {
         for line in &self.prompts.complaints {
             say(line);
         }
+    }
+}
+
+fn set_matmul_precision(wanted: MatmulPrecision) {
+    if rlaif_model::set_float32_matmul_precision(wanted) != wanted {
+        say(
+            "this processor does not multiply bfloat16 numbers: `run.float32_matmul_precision` stays `highest`",
+        );
     }
 }
 

@@ -14,7 +14,8 @@ use crate::progress::{duration_text, say};
 use crate::{allocator, human_data, interrupt, people, preference_data, rewards, routing, stages, watching};
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{
-    Config, EvaluateConfig, JudgeConfig, JudgeKind, LabelConfig, PpoConfig, Stage, WatchConfig,
+    Config, EvaluateConfig, JudgeConfig, JudgeKind, LabelConfig, MatmulPrecision, PpoConfig, Stage,
+    WatchConfig,
 };
 use rlaif_model::ModelFiles;
 use serde_json::{Value, json};
@@ -495,6 +496,9 @@ fn recipe(
     {
         recipe[format!("{}.watch", stage.name())] = watch.settings;
         inputs_of.extend(watch.inputs.into_iter().map(|(name, fingerprint)| (name, fingerprint.into())));
+    }
+    if stage != Stage::Report && config.run.float32_matmul_precision != MatmulPrecision::Highest {
+        recipe["run.float32_matmul_precision"] = serde_json::to_value(config.run.float32_matmul_precision)?;
     }
     recipe["inputs"] = Value::Object(inputs_of);
     Ok(recipe)

@@ -42,7 +42,7 @@ pub use preference::{BatchBy, DpoConfig, RewardConfig};
 pub use review::ReviewConfig;
 pub use revise::{Principle, ReviseConfig};
 pub use route::{Destination, RouteConfig, RouteRule};
-pub use run::{Durability, PromptsConfig, RunConfig, Stage, StageBudgets};
+pub use run::{Durability, MatmulPrecision, PromptsConfig, RunConfig, Stage, StageBudgets};
 pub use sft::{LongRow, SftConfig};
 pub use validate::Problem;
 pub use watch::{PolicyWatchConfig, RewardWatchConfig};

@@ -71,6 +71,16 @@ pub enum Durability {
     Process,
 }
 
+/// How exactly the CPU multiplies float32 matrices, in PyTorch's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatmulPrecision {
+    /// Float32 factors.
+    Highest,
+    /// Factors rounded to bfloat16.
+    Medium,
+}
+
 /// Dollars for the judges of one stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +129,10 @@ pub struct RunConfig {
     pub device: String,
     /// Threads for tensor work; 0 means all cores. Default 0.
     pub threads: usize,
+    /// How exactly the CPU multiplies weights with hidden states, in sampling, scoring and training: `highest` (float32), or `medium`
+    /// (factors rounded to bfloat16, sums in float32: about twice as fast where the processor has AVX512-BF16, and as `highest`
+    /// elsewhere). The weights, the optimizer and attention stay float32. Default `highest`.
+    pub float32_matmul_precision: MatmulPrecision,
     /// What committed rows of the ledger survive: `power` (a power cut) or `process` (kill -9 only; faster on slow disks). Default
     /// `power`.
     pub durability: Durability,
@@ -138,6 +152,7 @@ impl Default for RunConfig {
             stages: Stage::ALL.to_vec(),
             device: "cpu".into(),
             threads: 0,
+            float32_matmul_precision: MatmulPrecision::Highest,
             durability: Durability::Power,
             max_usd_per_stage: StageBudgets::default(),
             drain_seconds: 30.0,

@@ -6,9 +6,11 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::matrix::{Target, View, Write, product};
+use super::matrix::{View, Write};
+use super::right::Right;
 use super::{Contiguous, dims, tensor};
 use crate::simd;
+use rlaif_core::config::MatmulPrecision;
 
 /// Rows of logits that exist at once. 192 rows of 49k logits are 38 MB, and the product is still near its full speed.
 const ROWS: usize = 192;
@@ -20,6 +22,7 @@ pub struct ReadPlan {
     pub(crate) targets: Vec<u32>,
     pub(crate) temperature: f32,
     pub(crate) with_statistics: bool,
+    pub(crate) precision: MatmulPrecision,
 }
 
 /// Returns `[3, R]` (log-probabilities; entropies and whether the target is the likeliest token, or zeros) and the log normalisers,
@@ -78,6 +81,7 @@ pub(crate) fn backward(
     let [vocabulary, _] = dims(head);
     let grad = Contiguous::of(grad);
     let weights = Contiguous::of(head);
+    let weights = Right::of(View::new(weights.slice(), vocabulary, width, width), plan.precision);
     let factor = 1.0 / plan.temperature;
     let mut hidden_grad = vec![0.0; tokens * width];
     let mut head_grad = if want_head { vec![0.0; vocabulary * width] } else { Vec::new() };
@@ -94,21 +98,10 @@ pub(crate) fn backward(
             });
         let logits = View::new(logits, rows, vocabulary, vocabulary);
         let mut rows_grad = vec![0.0; rows * width];
-        // SAFETY: both targets are vectors of this function that nothing else touches here.
-        unsafe {
-            let target = Target::new(&mut rows_grad, rows, width, width);
-            product(
-                target,
-                Write::Replace,
-                1.0,
-                logits,
-                View::new(weights.slice(), vocabulary, width, width),
-                true,
-            );
-            if want_head {
-                let target = Target::new(&mut head_grad, vocabulary, width, width);
-                product(target, Write::Add, 1.0, logits.t(), View::new(read, rows, width, width), true);
-            }
+        weights.product(&mut rows_grad, Write::Replace, logits);
+        if want_head {
+            let read = Right::of(View::new(read, rows, width, width), plan.precision);
+            read.product(&mut head_grad, Write::Add, logits.t());
         }
         for (row, &index) in rows_grad.chunks(width).zip(&plan.indices[start..start + rows]) {
             simd::add_scaled(&mut hidden_grad[index * width..][..width], 1.0, row);
@@ -137,7 +130,7 @@ fn for_each_chunk(
     let [_, width] = dims(hidden);
     let [vocabulary, _] = dims(head);
     let (hidden, head) = (Contiguous::of(hidden), Contiguous::of(head));
-    let head = View::new(head.slice(), vocabulary, width, width);
+    let head = Right::of(View::new(head.slice(), vocabulary, width, width).t(), plan.precision);
     let most = ROWS.min(plan.indices.len());
     let mut read = vec![0.0; most * width];
     let mut logits = vec![0.0; most * vocabulary];
@@ -147,11 +140,7 @@ fn for_each_chunk(
             row.copy_from_slice(&hidden.slice()[index * width..][..width]);
         }
         let (read, logits) = (&read[..rows * width], &mut logits[..rows * vocabulary]);
-        // SAFETY: `logits` is borrowed mutably here and by nobody else.
-        unsafe {
-            let target = Target::new(logits, rows, vocabulary, vocabulary);
-            product(target, Write::Replace, 1.0, View::new(read, rows, width, width), head.t(), true);
-        }
+        head.product(logits, Write::Replace, View::new(read, rows, width, width));
         visit(chunk * ROWS, read, logits);
     }
 }

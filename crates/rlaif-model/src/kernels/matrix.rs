@@ -3,11 +3,11 @@
 /// A matrix somewhere in a slice: `rows` x `columns`, with the distances between rows and between columns.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    data: &'a [f32],
+    pub data: &'a [f32],
     pub rows: usize,
     pub columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
 }
 
 impl<'a> View<'a> {

@@ -8,14 +8,17 @@
 //! | [`logprobs`] | [`crate::logprobs`] |
 //! | [`norm`] | [`crate::ops::rms_norm`] |
 //! | [`swiglu`] | [`crate::ops::swiglu`] |
+//! | [`bf16`] | a product in float32, of factors that are rounded first |
 //!
 //! What they save is memory traffic: no padding, no mask, no `[R, V]` matrix that lives until the backward pass, no temporary
 //! per elementwise step.
 
 pub(crate) mod attention;
+pub(crate) mod bf16;
 pub(crate) mod logprobs;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+mod right;
 pub(crate) mod swiglu;
 
 use std::sync::Arc;
@@ -55,6 +58,9 @@ pub trait FusedOps: Backend {
 
     /// See [`swiglu`].
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`bf16`].
+    fn bf16_matmul(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// Rotates queries and keys and attends within a packed batch; shapes as
@@ -90,6 +96,11 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor
 /// As [`crate::ops::swiglu`].
 pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
+/// x W for `[N, in]` and `[in, out]`, factors rounded to bfloat16; so are those of the gradients' products.
+pub(crate) fn bf16_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::bf16_matmul(x.into_dispatch(), weight.into_dispatch()))
 }
 
 /// The numbers of a tensor, row-major; copied only if they lie otherwise.
@@ -129,6 +140,10 @@ impl FusedOps for Flex {
 
     fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         swiglu::forward(&gate, &up)
+    }
+
+    fn bf16_matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        bf16::forward(&x, &weight)
     }
 }
 
@@ -239,6 +254,32 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let output = swiglu::forward(gate.primitive(), up.primitive());
         match Step.prepare::<C>([gate.node(), up.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((gate.primitive().clone(), up.primitive().clone()), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn bf16_matmul(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+        impl Backward<Flex, 2> for Step {
+            type State = (FlexTensor, FlexTensor);
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<Flex>(&ops.node);
+                let (x, weight) = ops.state;
+                let [x_node, weight_node] = ops.parents;
+                if let Some(node) = x_node {
+                    grads.register::<Flex>(node.id, bf16::input_gradient(&grad, &weight));
+                }
+                if let Some(node) = weight_node {
+                    grads.register::<Flex>(node.id, bf16::weight_gradient(&grad, &x));
+                }
+            }
+        }
+        let output = bf16::forward(x.primitive(), weight.primitive());
+        match Step.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.primitive().clone(), weight.primitive().clone()), output)
+            }
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

@@ -146,3 +146,18 @@ fn a_frozen_head_gets_no_gradient_and_the_hidden_states_do() {
     let found = numbers(hidden.grad(&grads).unwrap());
     assert!(found[..20].iter().any(|g| *g != 0.0) && found[20..60].iter().all(|g| *g == 0.0));
 }
+
+/// Gradients too are products of rounded factors: 8 bits each, so that sums of 600 differ by a few thousandths of the largest.
+#[test]
+fn rounded_products_are_near_the_exact_ones() {
+    if !super::bf16::available() {
+        println!("skipped: this processor does not multiply bfloat16 numbers");
+        return;
+    }
+    for (tokens, inputs, outputs) in [(1, 1, 1), (5, 64, 33), (250, 600, 100)] {
+        let inputs = [leaf(1, [tokens, inputs]), leaf(2, [inputs, outputs])];
+        let rounded = differentiate(&inputs, |x| super::bf16_matmul(x[0].clone(), x[1].clone()));
+        let exact = differentiate(&inputs, |x| x[0].clone().matmul(x[1].clone()));
+        assert_same(&rounded, &exact, 1e-2);
+    }
+}

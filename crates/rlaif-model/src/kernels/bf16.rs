@@ -1,0 +1,380 @@
+//! Matrix products of bfloat16 numbers with float32 sums, where the processor has AVX512-BF16.
+//!
+//! Both factors are rounded to bfloat16 (nearest, ties to even) as they are packed: a in panels of [`ROWS`] rows, b in panels of
+//! [`COLUMNS`] columns, both by pairs of the inner dimension, which is what one instruction multiplies and adds. The loops are those of
+//! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication" (<https://doi.org/10.1145/1356052.1356053>).
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+
+use super::matrix::View;
+use super::{Contiguous, dims, tensor};
+
+/// Rows of a register tile: 24 sums, two columns and a factor take 27 of 32 registers.
+const ROWS: usize = 12;
+/// Columns of a register tile: two registers of 16.
+const COLUMNS: usize = 32;
+/// Pairs of the inner dimension that are summed before a tile is written back: a panel of b is then 32 KB.
+const DEPTH: usize = 256;
+/// Rows that are packed at a time: their panels are at most 240 KB.
+const BLOCK: usize = 20 * ROWS;
+
+/// Whether this processor can.
+pub(crate) fn available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("avx512bf16")
+            && std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// A right factor, packed.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// Panel by panel, for each pair of rows [`COLUMNS`] pairs of numbers; what is missing is 0.
+    panels: Vec<u32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Packed {
+    /// Packs `b`, `[k, n]`.
+    pub fn new(b: View<'_>) -> Self {
+        let pairs = b.rows.div_ceil(2);
+        let mut panels = vec![0; b.columns.div_ceil(COLUMNS) * pairs * COLUMNS];
+        if pairs > 0 {
+            use rayon::prelude::*;
+            panels
+                .par_chunks_exact_mut(pairs * COLUMNS)
+                .enumerate()
+                .for_each(|(panel, out)| pack_columns(b, panel * COLUMNS, out));
+        }
+        Self { panels, rows: b.rows, columns: b.columns }
+    }
+
+    /// n.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn pairs(&self) -> usize {
+        self.rows.div_ceil(2)
+    }
+
+    /// `depth` pairs of a panel from pair `from`.
+    fn part(&self, panel: usize, from: usize, depth: usize) -> &[u32] {
+        &self.panels[(panel * self.pairs() + from) * COLUMNS..][..depth * COLUMNS]
+    }
+}
+
+/// a b, `[m, n]` row-major.
+///
+/// # Panics
+/// If the shapes do not fit, or the processor cannot.
+pub(crate) fn product(a: View<'_>, b: &Packed) -> Vec<f32> {
+    let mut c = vec![0.0; a.rows * b.columns];
+    add_product(&mut c, a, b);
+    c
+}
+
+/// c += a b for c `[m, n]` row-major.
+///
+/// # Panics
+/// As [`product`].
+pub(crate) fn add_product(c: &mut [f32], a: View<'_>, b: &Packed) {
+    use rayon::prelude::*;
+    assert!(available(), "the processor multiplies bfloat16 numbers");
+    assert_eq!((a.columns, c.len()), (b.rows, a.rows * b.columns), "shapes of a product");
+    let (m, n, pairs) = (a.rows, b.columns, b.pairs());
+    let (blocks, panels) = (m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
+    if blocks * panels == 0 {
+        return;
+    }
+    // Rows are shared out among threads; where there are too few blocks of them, columns are too.
+    let wanted = 2 * rayon::current_num_threads();
+    let per_part = panels.div_ceil(wanted.div_ceil(blocks).min(panels));
+    let parts = panels.div_ceil(per_part);
+    let target = Target(c.as_mut_ptr());
+    (0..blocks * parts).into_par_iter().for_each_init(Vec::new, |packed, task| {
+        let (block, part) = (task / parts, task % parts);
+        let rows = block * BLOCK..((block + 1) * BLOCK).min(m);
+        for from in (0..pairs).step_by(DEPTH) {
+            let depth = DEPTH.min(pairs - from);
+            pack_rows(a, rows.clone(), from..from + depth, packed);
+            for panel in part * per_part..((part + 1) * per_part).min(panels) {
+                let width = COLUMNS.min(n - panel * COLUMNS);
+                let right = b.part(panel, from, depth);
+                for (left, row) in packed.chunks_exact(depth * ROWS).zip(rows.clone().step_by(ROWS)) {
+                    let height = ROWS.min(rows.end - row);
+                    // SAFETY: row + height ≤ m and panel * COLUMNS + width ≤ n, so the tile lies within `c`; tasks have tiles of
+                    // their own.
+                    unsafe { add_tile(left, right, target.at(row * n + panel * COLUMNS), n, height, width) };
+                }
+            }
+        }
+    });
+}
+
+/// x W for `[N, in]` and `[in, out]`.
+pub(crate) fn forward(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
+    let ([tokens, _], [inputs, outputs]) = (dims(x), dims(weight));
+    let (x, weight) = (Contiguous::of(x), Contiguous::of(weight));
+    let weight = Packed::new(View::new(weight.slice(), inputs, outputs, outputs));
+    tensor(product(View::new(x.slice(), tokens, inputs, inputs), &weight), [tokens, outputs])
+}
+
+/// dx = dy Wᵀ, `[N, in]`.
+pub(crate) fn input_gradient(grad: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
+    let ([tokens, _], [inputs, outputs]) = (dims(grad), dims(weight));
+    let (grad, weight) = (Contiguous::of(grad), Contiguous::of(weight));
+    let weight = Packed::new(View::new(weight.slice(), inputs, outputs, outputs).t());
+    tensor(product(View::new(grad.slice(), tokens, outputs, outputs), &weight), [tokens, inputs])
+}
+
+/// dW = xᵀ dy, `[in, out]`.
+pub(crate) fn weight_gradient(grad: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+    let ([tokens, outputs], [_, inputs]) = (dims(grad), dims(x));
+    let (grad, x) = (Contiguous::of(grad), Contiguous::of(x));
+    let grad = Packed::new(View::new(grad.slice(), tokens, outputs, outputs));
+    tensor(product(View::new(x.slice(), tokens, inputs, inputs).t(), &grad), [inputs, outputs])
+}
+
+/// Where tasks write side by side.
+#[derive(Clone, Copy)]
+struct Target(*mut f32);
+
+// SAFETY: tasks write disjoint tiles.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// # Safety
+    /// The offset must be within the matrix.
+    unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// The nearest bfloat16, ties to even, as its bits; NaN stays NaN.
+#[inline(always)]
+fn nearest(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
+}
+
+/// Two numbers that are multiplied and added together.
+#[inline(always)]
+fn pair(even: f32, odd: f32) -> u32 {
+    nearest(even) | nearest(odd) << 16
+}
+
+/// Transposes pairs out of `lines`: `out[p * width + i]` is pair `p` of line `i`, where a line holds the inner dimension or, if `across`,
+/// runs across it. Lines from `count` on are 0.
+#[inline(always)]
+fn pack(matrix: Lines<'_>, first: usize, count: usize, pairs: Range<usize>, width: usize, out: &mut [u32]) {
+    let Lines { data, depth, line_stride, depth_stride } = matrix;
+    for (p, out) in pairs.zip(out.chunks_exact_mut(width)) {
+        let (even, odd) = (2 * p * depth_stride, (2 * p + 1) * depth_stride);
+        let whole = 2 * p + 1 < depth;
+        if line_stride == 1 && whole {
+            let (even, odd) = (&data[even + first..][..count], &data[odd + first..][..count]);
+            for ((out, &even), &odd) in out.iter_mut().zip(even).zip(odd) {
+                *out = pair(even, odd);
+            }
+        } else {
+            for (i, out) in out[..count].iter_mut().enumerate() {
+                let line = (first + i) * line_stride;
+                *out = pair(data[line + even], if whole { data[line + odd] } else { 0.0 });
+            }
+        }
+        out[count..].fill(0);
+    }
+}
+
+/// A matrix as lines along its inner dimension.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    data: &'a [f32],
+    depth: usize,
+    line_stride: usize,
+    depth_stride: usize,
+}
+
+/// A panel of b: columns from `first`.
+fn pack_columns(b: View<'_>, first: usize, out: &mut [u32]) {
+    let lines =
+        Lines { data: b.data, depth: b.rows, line_stride: b.column_stride, depth_stride: b.row_stride };
+    let count = COLUMNS.min(b.columns - first);
+    packed::columns(lines, first, count, out);
+}
+
+/// Panels of a: `rows`, and `pairs` of its columns.
+fn pack_rows(a: View<'_>, rows: Range<usize>, pairs: Range<usize>, out: &mut Vec<u32>) {
+    let lines =
+        Lines { data: a.data, depth: a.columns, line_stride: a.row_stride, depth_stride: a.column_stride };
+    let panel = pairs.len() * ROWS;
+    out.resize(rows.len().div_ceil(ROWS) * panel, 0);
+    for (out, first) in out.chunks_exact_mut(panel).zip(rows.clone().step_by(ROWS)) {
+        packed::rows(lines, first, ROWS.min(rows.end - first), pairs.start, pairs.end, out);
+    }
+}
+
+/// Packing, compiled for the processor at hand.
+mod packed {
+    use super::{COLUMNS, Lines, ROWS, pack};
+    use crate::simd::multiversion;
+
+    multiversion! {
+        pub(super) fn columns(lines: Lines<'_>, first: usize, count: usize, out: &mut [u32]) {
+            pack(lines, first, count, 0..lines.depth.div_ceil(2), COLUMNS, out);
+        }
+    }
+
+    multiversion! {
+        pub(super) fn rows(lines: Lines<'_>, first: usize, count: usize, from: usize, until: usize, out: &mut [u32]) {
+            pack(lines, first, count, from..until, ROWS, out);
+        }
+    }
+}
+
+/// c += a b for a tile of `height` rows and `width` columns whose rows are `stride` apart.
+///
+/// # Safety
+/// The processor must be able to, the tile must be in memory that nothing else touches, height at most [`ROWS`] and width at most
+/// [`COLUMNS`].
+unsafe fn add_tile(a: &[u32], b: &[u32], c: *mut f32, stride: usize, height: usize, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! of_height {
+        ($($rows:literal)*) => {
+            match height {
+                // SAFETY: the caller's promise.
+                $($rows => unsafe { avx512::tile::<$rows>(a, b, c, stride, width) },)*
+                _ => unreachable!("a tile has 1 to {ROWS} rows"),
+            }
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    of_height!(1 2 3 4 5 6 7 8 9 10 11 12);
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no other processor is said to be able to: {a:?} {b:?} {c:?} {stride} {height} {width}");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{COLUMNS, ROWS};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// As `add_tile`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn tile<const HEIGHT: usize>(
+        a: &[u32],
+        b: &[u32],
+        c: *mut f32,
+        stride: usize,
+        width: usize,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
+        for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
+            // SAFETY: both loads are of the 16 numbers from 0 and from 16 of 32; the bits of a register are what they are.
+            let [b0, b1]: [__m512bh; 2] = unsafe {
+                std::mem::transmute([
+                    _mm512_loadu_si512(b.as_ptr().cast()),
+                    _mm512_loadu_si512(b.as_ptr().add(16).cast()),
+                ])
+            };
+            for (sums, &pair) in sums.iter_mut().zip(a) {
+                // SAFETY: as above.
+                let pair: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(pair.cast_signed())) };
+                sums[0] = _mm512_dpbf16_ps(sums[0], pair, b0);
+                sums[1] = _mm512_dpbf16_ps(sums[1], pair, b1);
+            }
+        }
+        let lanes = |from: usize| ((1u32 << width.saturating_sub(from).min(16)) - 1) as __mmask16;
+        for (row, sums) in sums.iter().enumerate() {
+            for (from, sum) in [0, 16].into_iter().zip(sums) {
+                let (place, lanes) = (c.wrapping_add(row * stride + from), lanes(from));
+                // SAFETY: only lanes within the tile are read or written.
+                unsafe {
+                    let sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(lanes, place));
+                    _mm512_mask_storeu_ps(place, lanes, sum);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn random(seed: u64, n: usize) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..n).map(|_| rng.random_range(-1.5..1.5)).collect()
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_half_rounds_them() {
+        let some =
+            [0.0, -0.0, 1.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 3e-40, 1.003_906_2, 1.011_718_8];
+        for x in some.into_iter().chain(random(1, 1000)) {
+            assert_eq!(nearest(x), u32::from(bf16::from_f32(x).to_bits()), "{x}");
+        }
+        assert!(bf16::from_bits(nearest(f32::NAN) as u16).is_nan());
+    }
+
+    /// Tiles, panels and blocks that are whole and that are not, whichever way the factors lie.
+    #[test]
+    fn a_product_is_the_sum_of_rounded_products() {
+        if !available() {
+            println!("skipped: this processor does not multiply bfloat16 numbers");
+            return;
+        }
+        let shapes = [
+            (1, 1, 1),
+            (3, 5, 7),
+            (12, 32, 32),
+            (13, 33, 65),
+            (250, 600, 100),
+            (1, 576, 1536),
+            (500, 1025, 31),
+            (2, 0, 3),
+        ];
+        let rounded = |x: f32| bf16::from_f32(x).to_f64();
+        for (m, k, n) in shapes {
+            let (a, b, before) = (random(2, m * k), random(3, k * n), random(4, m * n));
+            for turned in [[false, false], [false, true], [true, false], [true, true]] {
+                let view = |data, rows, columns, turned| match turned {
+                    false => View::new(data, rows, columns, columns),
+                    true => View::new(data, columns, rows, rows).t(),
+                };
+                let at = |v: View<'_>, i: usize, j: usize| v.data[i * v.row_stride + j * v.column_stride];
+                let (va, vb) = (view(&a, m, k, turned[0]), view(&b, k, n, turned[1]));
+                let mut c = before.clone();
+                add_product(&mut c, va, &Packed::new(vb));
+                for (place, (found, before)) in c.iter().zip(&before).enumerate() {
+                    let (i, j) = (place / n, place % n);
+                    let sum: f64 = (0..k).map(|l| rounded(at(va, i, l)) * rounded(at(vb, l, j))).sum();
+                    let wanted = sum + f64::from(*before);
+                    let allowed = 1e-6 * (k as f64).max(8.0);
+                    assert!(
+                        (f64::from(*found) - wanted).abs() < allowed,
+                        "{m}x{k}x{n}, {i},{j}: {found} {wanted}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A right factor that several products share, as exact or as rounded as they shall be.
+
+use super::bf16::{Packed, add_product};
+use super::matrix::{Target, View, Write, product};
+use rlaif_core::config::MatmulPrecision;
+
+/// b, `[k, n]`.
+pub(crate) enum Right<'a> {
+    /// As it lies.
+    Exact(View<'a>),
+    /// Rounded and packed.
+    Rounded(Packed),
+}
+
+impl<'a> Right<'a> {
+    /// Packs it if that is wanted.
+    pub fn of(b: View<'a>, precision: MatmulPrecision) -> Self {
+        match precision {
+            MatmulPrecision::Highest => Self::Exact(b),
+            MatmulPrecision::Medium => Self::Rounded(Packed::new(b)),
+        }
+    }
+
+    /// c = a b, or c += a b, for c `[m, n]` row-major.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn product(&self, c: &mut [f32], write: Write, a: View<'_>) {
+        match self {
+            Self::Exact(b) => {
+                let target = Target::new(c, a.rows, b.columns, b.columns);
+                // SAFETY: the target is borrowed mutably here and by nobody else.
+                unsafe { product(target, write, 1.0, a, *b, true) };
+            }
+            Self::Rounded(b) => {
+                if write == Write::Replace {
+                    c.fill(0.0);
+                }
+                add_product(c, a, b);
+            }
+        }
+    }
+}
