@@ -161,7 +161,8 @@ fn what_judges_did_not_say_matches_nothing() {
     rated.lowest_rating.insert("guard".into(), 4.0);
     let divided = Heard { for_a: true, for_b: true, spread: Some(0.3), ..Heard::default() };
     let one_sided = Heard { for_a: true, spread: Some(0.2), ..Heard::default() };
-    let table: [(fn(&mut RouteRule), &Heard, &Heard); 5] = [
+    type Case<'a> = (fn(&mut RouteRule), &'a Heard, &'a Heard);
+    let table: [Case<'_>; 5] = [
         (|rule| rule.unsafe_by = Some("guard".into()), &rated, &divided),
         (|rule| rule.disagree = true, &divided, &one_sided),
         (|rule| rule.spread_above = Some(0.2), &divided, &one_sided),

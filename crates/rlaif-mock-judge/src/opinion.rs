@@ -40,9 +40,10 @@ pub fn quality(text: &str, seed: u64) -> f64 {
 /// Decides. `rng` is a stream of this request, so that the same request gets the same answer.
 ///
 /// A share `position_bias` names a fixed position. In the others
-/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length + self_preference · own
-/// + word_bias · words), own being 1 where it has the mark of the judge's own model and the other has not, −1 the other way round, else 0,
+/// P(the better one) = σ(logit(accuracy) + length_bias · (its length − the other's) / mean length + self_preference · own +
+/// word_bias · words), own being 1 where it has the mark of the judge's own model and the other has not, −1 the other way round, else 0,
 /// and words the like for the words of bias_for.
+///
 /// Confidence is calibrated where no bias interferes: of verdicts given with confidence c, a share c is right.
 pub fn decide<R: Rng>(question: &Question, whole: &str, options: &Options, rng: &mut R) -> Opinion {
     let quality = match question.responses.as_slice() {

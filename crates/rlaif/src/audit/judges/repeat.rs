@@ -106,14 +106,17 @@ fn sample(context: &Context) -> Result<Vec<ReviewPair>> {
     Ok(pairs)
 }
 
-/// A judge through all its templates. A presentation is a pair in one order, through one template, of one vote.
+/// A pair in one order, through one template, of one vote.
+type Presentation<'a> = (&'a str, &'a str, Order, u32);
+
+/// A judge through all its templates.
 fn of_judge(
     judge: &str,
     verdicts: &[VerdictRow],
     of_copy: &HashMap<String, Pair>,
     run_seed: u64,
 ) -> Vec<Measurement> {
-    let mut said: BTreeMap<&str, BTreeMap<(&str, &str, Order, u32), Vec<Choice>>> = BTreeMap::new();
+    let mut said: BTreeMap<&str, BTreeMap<Presentation<'_>, Vec<Choice>>> = BTreeMap::new();
     let mut missing = 0;
     for row in verdicts.iter().filter(|row| row.judge == judge) {
         let Some(pair) = of_copy.get(&row.pair_id) else { continue };
