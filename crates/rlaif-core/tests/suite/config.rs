@@ -208,6 +208,7 @@ fn the_resolved_config_loads_to_itself_and_tells_origins() {
     stages = ["revise", "sft", "generate", "label", "reward", "ppo", "dpo", "evaluate", "report"]  # default
     device = "cpu"  # default
     threads = 0  # default
+    float32_matmul_precision = "highest"  # default
     durability = "power"  # default
     drain_seconds = 30.0  # default
     "#);
@@ -262,7 +263,7 @@ fn unknown_keys_are_all_found_and_the_nearest_known_one_is_named() {
       unknown key `ppo.beta` on line 3; it is a key of `[dpo]`
       unknown key `ppoo` on line 4; did you mean `ppo`?
       unknown key `label.judges[0].principal` on line 7; did you mean `principle`?
-      unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`, `durability`, `max_usd_per_stage`, `drain_seconds`
+      unknown key `run.zzzzzzz` on line 9; the keys here are `name`, `dir`, `seed`, `stages`, `device`, `threads`, `float32_matmul_precision`, `durability`, `max_usd_per_stage`, `drain_seconds`
       unknown key `ppo.optim.lr` on line 11; the keys here are `optimizer`, `dtype`, `learning_rate`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, `weight_decay`, `max_grad_norm`, `gradient_checkpointing`, `schedule`, `min_lr_ratio`, `warmup_ratio`
     "#);
 }
@@ -573,7 +574,7 @@ fn routes_are_checked() {
       `route.rules[4].unsafe_below` is read only with `unsafe_by` (line 26)
     "#);
     for (wrong, key) in [
-        ("[[route.rules]]\ntags = ['a']", "`route.rules[0].to`"),
+        ("[[route.rules]]\ntags = ['a']", "`route.rules[0]` on line 1 has no `to`"),
         ("[[route.rules]]\nto = 'experts'\ntags = ['a']", "must be one of `judges`, `both`, `people`"),
         ("[route]\nmin_agreement = 0.8", "`route.min_agreement` is measured on randomly drawn pairs"),
         ("[[label.judges]]\nweight = 0.0", "`label.judges[0].weight` must be above 0"),

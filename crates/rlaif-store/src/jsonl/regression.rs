@@ -19,7 +19,7 @@ pub struct RegressionRow {
     pub id: String,
     /// What is asked.
     pub prompt: PromptText,
-    /// What is checked, in the order of [`KEYS`].
+    /// What is checked, in the order of the list of keys.
     pub checks: Vec<Check>,
 }
 
