@@ -113,8 +113,12 @@ def main():
     parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.preferences = args.shared / "data" / "preferences" / "pandalm.jsonl"
     folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
+    # Two of the first rows have an empty side, which we refuse: neither side gets them.
+    args.preferences = folder / "preferences.jsonl"
+    with open(args.shared / "data" / "preferences" / "pandalm.jsonl") as source:
+        rows = [line for line in source if all(json.loads(line)[side].strip() for side in ("chosen", "rejected"))]
+    args.preferences.write_text("".join(rows))
     source = Path(args.model).resolve().parent
     run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
     measured = []

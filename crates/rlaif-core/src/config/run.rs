@@ -130,8 +130,8 @@ pub struct RunConfig {
     /// Threads for tensor work; 0 means all cores. Default 0.
     pub threads: usize,
     /// How exactly the CPU multiplies weights with hidden states, in sampling, scoring and training: `highest` (float32), or `medium`
-    /// (factors rounded to bfloat16, sums in float32: about twice as fast where the processor has AVX512-BF16, and as `highest`
-    /// elsewhere). The weights, the optimizer and attention stay float32. Default `highest`.
+    /// (factors rounded to bfloat16, sums in float32: faster where the processor has AVX512-BF16, and as `highest` elsewhere; sampling then
+    /// holds a second copy of the weights, of 2 bytes each). The weights, the optimizer and attention stay float32. Default `highest`.
     pub float32_matmul_precision: MatmulPrecision,
     /// What committed rows of the ledger survive: `power` (a power cut) or `process` (kill -9 only; faster on slow disks). Default
     /// `power`.

@@ -66,8 +66,9 @@ pub struct LengthControlled {
 /// by the cross-entropy of five folds of prompts. The penalty is on w_model too: with few prompts the rate is pulled to ½, of 100 prompts
 /// by a point or three (AlpacaEval has 805). Where a judge decides by length alone, no weights fit but infinite ones, and the interval says so.
 ///
-/// `None` below five prompts, where p lies outside [0, 1], and where all pairs differ by one and the same length, so that
-/// length and model cannot be told apart.
+/// `None` below five prompts, where p lies outside [0, 1], where all pairs differ by one and the same length, so that length and model
+/// cannot be told apart, and where the penalty holds w_model at 0 in every draw: a rate of ½ without any spread would say what nobody
+/// measured.
 pub fn length_controlled(
     prompts: &[Vec<Judged>],
     resamples: usize,
@@ -77,6 +78,9 @@ pub fn length_controlled(
     let rate = interval::bootstrap_items(&prompts, resamples, run_seed, |pairs| {
         Some(sigmoid(weights(pairs, c)?[1]))
     })?;
+    if (rate.low, rate.high) == (0.5, 0.5) {
+        return None;
+    }
     let points: Vec<Vec<f64>> =
         prompts.iter().map(|pairs| pairs.iter().map(|pair| pair.p).collect()).collect();
     Some(LengthControlled { rate, raw: interval::cluster_mean(&points, resamples, run_seed)?, length, c })
@@ -272,6 +276,17 @@ mod tests {
         assert!(got.raw.excludes(0.5) && got.raw.estimate > 0.55 && got.length > 1.0, "{got:?}");
         assert!((got.rate.estimate - 0.5).abs() < 0.02 && !got.rate.excludes(0.5), "{got:?}");
         assert!(longer_wins(&prompts, 200, 0).unwrap().low > 0.6);
+    }
+
+    /// Cross-validation of so few and so even verdicts chooses the strongest penalty, which leaves ½ of every draw.
+    #[test]
+    fn a_half_without_spread_is_not_told() {
+        let prompts: Vec<Vec<Judged>> = (0..24u64)
+            .map(|i| {
+                vec![Judged { chars_a: 80 + 7 * (i % 5), chars_b: 90, p: if i % 2 == 0 { 0.6 } else { 0.4 } }]
+            })
+            .collect();
+        assert_eq!(length_controlled(&prompts, 100, 0), None);
     }
 
     #[test]

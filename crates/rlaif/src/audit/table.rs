@@ -3,16 +3,32 @@
 use rlaif_core::audit::{Audit, Bound, Measurement, Outcome, Unit, measure};
 use std::fmt::Write;
 
-/// Everything that was measured, a block for each subject, and what it comes to.
+/// Everything that was measured, a block for each subject, and what it comes to. What could not be measured and has no bound stands at the end
+/// of its block, by reason.
 pub fn table(audit: &Audit) -> String {
     let mut text = String::new();
-    let mut subject = "";
-    for it in audit.parts.values().flat_map(|part| &part.measurements) {
-        if it.subject != subject {
-            subject = &it.subject;
-            let _ = writeln!(text, "{subject}");
-        }
-        let words = measure(&it.measure).map_or(it.measure.as_str(), |(_, words, _)| words);
+    let all: Vec<&Measurement> = audit.parts.values().flat_map(|part| &part.measurements).collect();
+    for block in all.chunk_by(|one, next| one.subject == next.subject) {
+        let _ = writeln!(text, "{}", block[0].subject);
+        rows(&mut text, block);
+    }
+    let count = |outcome| all.iter().filter(|it| it.outcome == outcome).count();
+    let _ = writeln!(
+        text,
+        "{} pass, {} fail, {} with n too small, {} not measured, {} without a bound (`audit.bounds`)",
+        count(Outcome::Pass),
+        count(Outcome::Fail),
+        count(Outcome::Unclear),
+        count(Outcome::NotMeasured),
+        count(Outcome::Told)
+    );
+    text
+}
+
+fn rows(text: &mut String, block: &[&Measurement]) {
+    let unknown = |it: &&&Measurement| it.value.is_none() && it.outcome == Outcome::Told;
+    for it in block.iter().filter(|it| !unknown(it)) {
+        let words = words(it);
         let allowed = it.bound.map(|bound| allowed(bound, unit(it))).unwrap_or_default();
         let line =
             format!("  {words:<46} {:<26} n {:<6} {allowed:<16} {}", value(it), it.n, it.outcome.word());
@@ -24,19 +40,22 @@ pub fn table(audit: &Audit) -> String {
             let _ = writeln!(text, "      - {example}");
         }
     }
-    let count = |outcome| {
-        audit.parts.values().flat_map(|part| &part.measurements).filter(|it| it.outcome == outcome).count()
-    };
-    let _ = writeln!(
-        text,
-        "{} pass, {} fail, {} with n too small, {} not measured, {} without a bound (`audit.bounds`)",
-        count(Outcome::Pass),
-        count(Outcome::Fail),
-        count(Outcome::Unclear),
-        count(Outcome::NotMeasured),
-        count(Outcome::Told)
-    );
-    text
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for it in block.iter().filter(unknown) {
+        let why = it.note.as_deref().unwrap_or("there is nothing to measure");
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, measures)) => measures.push(words(it)),
+            None => reasons.push((why, vec![words(it)])),
+        }
+    }
+    for (why, measures) in reasons {
+        let _ = writeln!(text, "  not measured, since {why}:");
+        let _ = writeln!(text, "      {}", measures.join("; "));
+    }
+}
+
+fn words(it: &Measurement) -> &str {
+    measure(&it.measure).map_or(it.measure.as_str(), |(_, words, _)| words)
 }
 
 fn unit(it: &Measurement) -> Unit {

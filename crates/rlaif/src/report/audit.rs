@@ -82,14 +82,21 @@ fn rank(outcome: Outcome) -> u8 {
 }
 
 fn block(name: &str, part: &AuditPart) -> Block {
-    let mut rows: Vec<&Measurement> = part.measurements.iter().collect();
+    // What could not be measured and has no bound is for the terminal, which says why.
+    let told = |it: &&Measurement| it.value.is_some() || it.outcome != Outcome::Told;
+    let mut rows: Vec<&Measurement> = part.measurements.iter().filter(told).collect();
     rows.sort_by_key(|it| rank(it.outcome));
+    let left_out = rows.len() < part.measurements.len();
     let label = format!("Audit: {name}");
     let mut table = Table::new(&label, &["Of", "Measured", "Outcome", "Value", "Allowed", "n"], 3);
     table.rows = rows.into_iter().map(row).collect();
     let made = (part.made_ms > 0).then(|| format!("measured {}", utc(part.made_ms / 1000)));
     Block {
         title: label,
+        notes: left_out
+            .then(|| "What could not be measured is left out here; the command says why.".to_string())
+            .into_iter()
+            .collect(),
         tables: table.filled().into_iter().collect(),
         how: How {
             command: part.command.clone(),

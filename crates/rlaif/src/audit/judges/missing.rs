@@ -6,7 +6,7 @@ use crate::agreement::RESAMPLES;
 use rlaif_core::audit::Measurement;
 use rlaif_core::records::NoVerdict;
 use rlaif_core::stats::Interval;
-use rlaif_core::stats::interval::{bootstrap_items, cluster_mean};
+use rlaif_core::stats::interval::{bootstrap_items, cluster_mean, wilson};
 use rlaif_core::stats::two_shares::difference;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,19 +47,12 @@ pub fn measure(material: &Material, voice: &Voice) -> Vec<Measurement> {
             said.iter().flatten().map(|lacks| f64::from(u8::from(*lacks == Some(name)))).collect()
         };
         let values: Vec<Vec<f64>> = verdicts.iter().map(lacking).collect();
-        found.push(Measurement::maybe(
-            &voice.subject,
-            name,
-            cluster_mean(&values, RESAMPLES, seed),
-            n,
-            nobody,
-        ));
+        found.push(Measurement::maybe(&voice.subject, name, share_of(&values, seed), n, nobody));
     }
     let pairs: Vec<Option<bool>> = voice.asked.iter().map(|asked| pair_lacks(asked)).collect();
     let values = material.by_prompt(|place, _| pairs[place].map(|lacks| f64::from(u8::from(lacks))));
     let asked = values.iter().map(Vec::len).sum::<usize>() as u64;
-    let share = cluster_mean(&values, RESAMPLES, seed);
-    found.insert(0, Measurement::maybe(&voice.subject, "missing", share, asked, nobody));
+    found.insert(0, Measurement::maybe(&voice.subject, "missing", share_of(&values, seed), asked, nobody));
 
     let long = longer_than_most(&material.items);
     let subject = &voice.subject;
@@ -148,6 +141,17 @@ fn from_longer(material: &Material, subject: &str, pairs: &[Option<bool>]) -> Me
         n,
         why,
     )
+}
+
+/// The share of ones, over prompts. Where all are alike, draws have no spread and the interval is Wilson's for so many prompts.
+fn share_of(values: &[Vec<f64>], run_seed: u64) -> Option<Interval> {
+    let share = cluster_mean(values, RESAMPLES, run_seed)?;
+    let prompts = values.iter().filter(|prompt| !prompt.is_empty()).count() as u64;
+    match share.estimate {
+        none if none <= 0.0 => wilson(0, prompts),
+        all if all >= 1.0 => wilson(prompts, prompts),
+        _ => Some(share),
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub fn measure(
         };
         let judged = material.by_prompt(of_length);
         let at_equal = length_controlled(&judged, FITS, material.run_seed).map(|it| it.rate);
-        let why = "it takes verdicts on five prompts, and differences of length that are not all alike";
+        let why = "it takes verdicts on more prompts, and differences of length that are not all alike";
         found.push(Measurement::maybe(&subject, "win_rate_equal_length", at_equal, n, why));
         let rates: Vec<Rate<'_>> = material
             .items
