@@ -43,14 +43,25 @@ pub fn refuse_bad_of(
     if bad.is_empty() {
         return Ok(());
     }
-    let place = |row: &BadRow| format!("\n  {}:{}: {}", path.display(), row.line, row.reason);
-    let named: String = bad.iter().take(MOST_NAMED).map(place).collect();
-    let more = match bad.len().saturating_sub(MOST_NAMED) {
+    let named = named_rows(path, bad);
+    let rows = if bad.len() == 1 { "1 row".to_string() } else { format!("{} rows", bad.len()) };
+    Err(UserError::new(format!("{rows} of `{key}` cannot be trained on:{named}")).hint(format!(
+        "Mend or delete these lines; a row is {shape}, see {page}. Nothing has been computed or paid for"
+    )))
+}
+
+/// The first of the bad rows, a line each, and how many more there are.
+pub fn named_rows(path: &Path, bad: &[BadRow]) -> String {
+    let places = bad.iter().map(|row| format!("{}:{}: {}", path.display(), row.line, row.reason));
+    named(places, MOST_NAMED)
+}
+
+/// The first `most` places, a line each, and how many more there are.
+pub fn named(places: impl ExactSizeIterator<Item = String>, most: usize) -> String {
+    let more = match places.len().saturating_sub(most) {
         0 => String::new(),
         more => format!("\n  and {more} more"),
     };
-    let rows = if bad.len() == 1 { "1 row".to_string() } else { format!("{} rows", bad.len()) };
-    Err(UserError::new(format!("{rows} of `{key}` cannot be trained on:{named}{more}")).hint(format!(
-        "Mend or delete these lines; a row is {shape}, see {page}. Nothing has been computed or paid for"
-    )))
+    let first: String = places.take(most).map(|place| format!("\n  {place}")).collect();
+    first + &more
 }

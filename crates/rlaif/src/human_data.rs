@@ -2,7 +2,7 @@
 //! before their own labels are used.
 
 use crate::context::Context;
-use crate::data_files::{missing_of, refuse_bad_of};
+use crate::data_files::{missing_of, named, refuse_bad_of};
 use crate::error::UserError;
 use crate::judging::{self, Assignment};
 use crate::probe;
@@ -61,15 +61,9 @@ fn refuse_leaked(leaked: &[String]) -> Result<(), UserError> {
     if leaked.is_empty() {
         return Ok(());
     }
-    let named = leaked.iter().take(MOST_NAMED).map(|place| format!("\n  {place}")).collect::<String>();
-    let more = match leaked.len().saturating_sub(MOST_NAMED) {
-        0 => String::new(),
-        more => format!("\n  and {more} more"),
-    };
-    let message = format!(
-        "{} rows of `{KEY}` are about prompts that the evaluation holds out:{named}{more}",
-        leaked.len()
-    );
+    let named = named(leaked.iter().cloned(), MOST_NAMED);
+    let message =
+        format!("{} rows of `{KEY}` are about prompts that the evaluation holds out:{named}", leaked.len());
     Err(UserError::new(message)
         .hint("Delete these rows, or hold other prompts out; nothing has been computed or paid for"))
 }

@@ -25,7 +25,9 @@ use crate::routing::Gate;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::{Aggregation, JudgeConfig, JudgeKind, LabelConfig, Protocol, TooLong};
 use rlaif_core::people::PairKey;
-use rlaif_core::records::{Choice, Message, NoVerdict, Order, Pair, Preference, Prompt, Response, Verdict};
+use rlaif_core::records::{
+    Choice, Message, NoVerdict, Order, Pair, Preference, Prompt, Response, Split, Verdict,
+};
 use rlaif_judge::cascade::{goes_on, sureness};
 use rlaif_judge::defence::rules::{self, RULE};
 use rlaif_judge::{
@@ -128,6 +130,25 @@ impl Assignment<'_> {
             each_anew: self.each_anew,
             gate: self.gate,
         }
+    }
+
+    /// Puts probes into the ledger: their prompts, set aside for this reason, so that no stage takes them up, responses and pairs.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn put_probes(&self, context: &Context, why: &str) -> Result<()> {
+        let store = &context.store;
+        let mut prompts: Vec<(Prompt, Split)> =
+            self.prompts.values().map(|prompt| (prompt.clone(), Split::Train)).collect();
+        prompts.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+        context.wait(store.put_prompts(&prompts))?;
+        for (prompt, _) in &prompts {
+            context.wait(store.set_aside_prompt(&prompt.id, why))?;
+        }
+        let mut responses: Vec<Response> = self.responses.values().cloned().collect();
+        responses.sort_by(|one, other| one.id.cmp(&other.id));
+        context.wait(store.put_responses(self.set, &responses))?;
+        Ok(context.wait(store.put_pairs(self.set, &self.pairs))?)
     }
 
     /// The prompt of a pair.

@@ -13,7 +13,7 @@ use crate::pipeline::{asking_recipe, judges_recipe};
 use anyhow::Result;
 use rlaif_core::audit::{Bound, Measurement, Outcome};
 use rlaif_core::config::{JudgeConfig, LabelConfig};
-use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response, Split};
+use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response};
 use rlaif_core::stats::Interval;
 use rlaif_judge::defence::attacks::{self, Probe};
 use rlaif_judge::defence::{Finding, Tally};
@@ -82,7 +82,7 @@ impl<'a> Trial<'a> {
         for probe in probes {
             trial.add(probe);
         }
-        trial.store(context)?;
+        trial.work.put_probes(context, "it is one of the program's known-bad probes")?;
         Ok(trial)
     }
 
@@ -114,22 +114,6 @@ impl<'a> Trial<'a> {
             tags: Vec::new(),
             reference: None,
         });
-    }
-
-    fn store(&self, context: &Context) -> Result<()> {
-        let store = &context.store;
-        let mut prompts: Vec<(Prompt, Split)> =
-            self.work.prompts.values().map(|prompt| (prompt.clone(), Split::Train)).collect();
-        prompts.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
-        context.wait(store.put_prompts(&prompts))?;
-        for (prompt, _) in &prompts {
-            context
-                .wait(store.set_aside_prompt(&prompt.id, "it is one of the program's known-bad probes"))?;
-        }
-        let mut responses: Vec<Response> = self.work.responses.values().cloned().collect();
-        responses.sort_by(|one, other| one.id.cmp(&other.id));
-        context.wait(store.put_responses(self.work.set, &responses))?;
-        Ok(context.wait(store.put_pairs(self.work.set, &self.work.pairs))?)
     }
 
     /// Asks every judge about every probe that the ledger has no answer to.

@@ -2,9 +2,9 @@
 //! `RLAIF_SHARED` names the folder that holds it.
 
 use crate::common::Lab;
-use crate::review_lab::wait;
+use crate::review_lab::{response, wait};
 use rlaif_core::people::HumanChoice;
-use rlaif_core::records::{Choice, FinishReason, Order, Pair, Prompt, PromptText, Response, Split, Verdict};
+use rlaif_core::records::{Choice, Order, Pair, Prompt, PromptText, Response, Split, Verdict};
 use rlaif_store::Store;
 use rlaif_store::store::{BASELINE, NewHumanVerdict, TRAIN_PAIRS, VerdictRow};
 use serde_json::Value;
@@ -45,15 +45,6 @@ fn lab(rows: &[Row]) -> Lab {
     let lab = Lab::new();
     std::fs::create_dir_all(lab.run_folder()).unwrap();
     let id = |i: usize, what: &str| format!("p{i}/{what}");
-    let response = |i: usize, index: usize, text: &str| Response {
-        id: id(i, &index.to_string()),
-        prompt_id: format!("p{i}"),
-        index,
-        text: text.into(),
-        token_ids: vec![1],
-        logprobs: vec![-1.0],
-        finish_reason: FinishReason::Stop,
-    };
     let prompt =
         |i: usize| Prompt { id: format!("p{i}"), prompt: question(i), tags: Vec::new(), reference: None };
     let pair = |i: usize| Pair { id: id(i, "0-1"), prompt_id: format!("p{i}"), a: id(i, "0"), b: id(i, "1") };

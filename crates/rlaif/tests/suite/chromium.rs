@@ -147,6 +147,30 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key }));
     }
 
+    /// Pictures for people to look at, where `RLAIF_SCREENSHOTS` names a folder.
+    pub fn shots(&mut self, page: &str) {
+        let Some(folder) = std::env::var_os("RLAIF_SCREENSHOTS") else { return };
+        let folder = std::path::PathBuf::from(folder);
+        for (name, width, scheme) in [
+            ("wide-light", 1280, "light"),
+            ("wide-dark", 1280, "dark"),
+            ("narrow-light", 390, "light"),
+            ("narrow-dark", 390, "dark"),
+        ] {
+            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+            self.call("Emulation.setEmulatedMedia", media);
+            let size =
+                json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500 });
+            self.call("Emulation.setDeviceMetricsOverride", size);
+            let shot = self
+                .call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": true }));
+            std::fs::write(folder.join(format!("{page}-{name}.png.base64")), shot["data"].as_str().unwrap())
+                .unwrap();
+        }
+        self.call("Emulation.clearDeviceMetricsOverride", json!({}));
+        self.call("Emulation.setEmulatedMedia", json!({ "features": [] }));
+    }
+
     fn write(&mut self, payload: &[u8]) {
         let mut frame = vec![0x81];
         match payload.len() {

@@ -69,29 +69,6 @@ fn texts_of_models_and_people_run_nothing_and_load_nothing() {
     assert_eq!(strangers(&browser, "report.html"), Vec::<String>::new());
 }
 
-/// Pictures for people to look at, where `RLAIF_SCREENSHOTS` names a folder.
-fn shots(browser: &mut Browser, page: &str) {
-    let Some(folder) = std::env::var_os("RLAIF_SCREENSHOTS") else { return };
-    let folder = std::path::PathBuf::from(folder);
-    for (name, width, scheme) in [
-        ("wide-light", 1280, "light"),
-        ("wide-dark", 1280, "dark"),
-        ("narrow-light", 390, "light"),
-        ("narrow-dark", 390, "dark"),
-    ] {
-        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        browser.call("Emulation.setEmulatedMedia", media);
-        let size = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500 });
-        browser.call("Emulation.setDeviceMetricsOverride", size);
-        let shot =
-            browser.call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": true }));
-        std::fs::write(folder.join(format!("{page}-{name}.png.base64")), shot["data"].as_str().unwrap())
-            .unwrap();
-    }
-    browser.call("Emulation.clearDeviceMetricsOverride", json!({}));
-    browser.call("Emulation.setEmulatedMedia", json!({ "features": [] }));
-}
-
 #[test]
 fn a_run_is_read_by_pointer_filter_phone_and_paper() {
     let Some(mut browser) = Browser::start() else { return };
@@ -102,7 +79,7 @@ fn a_run_is_read_by_pointer_filter_phone_and_paper() {
     lab.done(&["run", "rlaif.toml", "--set", "run.name=other", "--set", "dpo.beta=0.3"]);
     lab.done(&["report", "rlaif.toml", "--compare", "runs/other"]);
     open(&mut browser, &lab, "runs/tiny/report.html");
-    shots(&mut browser, "report");
+    browser.shots("report");
 
     // Values under the pointer: a title that takes no script, and the line below the picture.
     assert_eq!(browser.value("document.querySelectorAll('#training .hit > title').length > 10"), true);
@@ -144,7 +121,7 @@ fn a_run_is_read_by_pointer_filter_phone_and_paper() {
         }
         assert_eq!(strangers(&browser, file.rsplit('/').next().unwrap()), Vec::<String>::new());
     }
-    shots(&mut browser, "compare");
+    browser.shots("compare");
 
     // Without scripts nothing is missing but the filters.
     browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));

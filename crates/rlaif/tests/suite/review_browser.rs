@@ -3,7 +3,6 @@
 use crate::chromium::Browser;
 use crate::review_lab::{Server, lab_of, verdicts};
 use rlaif_core::people::HumanChoice;
-use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Opens the printed address and says who sits there.
@@ -53,25 +52,7 @@ fn a_session_is_held_by_keyboard_alone() {
     let server = Server::of(&lab, &[]);
     sign_in(&mut browser, &server, "ada");
     open_queue(&mut browser, &server, "all");
-    if let Some(folder) = std::env::var_os("RLAIF_SCREENSHOTS") {
-        for (name, width, scheme) in [
-            ("wide-light", 1280, "light"),
-            ("wide-dark", 1280, "dark"),
-            ("narrow-light", 390, "light"),
-            ("narrow-dark", 390, "dark"),
-        ] {
-            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-            browser.call("Emulation.setEmulatedMedia", media);
-            browser.call(
-                "Emulation.setDeviceMetricsOverride",
-                json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500 }),
-            );
-            let shot = browser.call("Page.captureScreenshot", json!({ "format": "png" }));
-            let path = std::path::Path::new(&folder).join(format!("{name}.png.base64"));
-            std::fs::write(path, shot["data"].as_str().unwrap()).unwrap();
-        }
-        browser.call("Emulation.clearDeviceMetricsOverride", json!({}));
-    }
+    browser.shots("review");
     browser.press("d");
     browser.until(
         "document.querySelector('details.diff').open && document.querySelectorAll('.diff mark').length > 0",

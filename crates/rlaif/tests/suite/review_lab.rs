@@ -16,15 +16,6 @@ use std::time::Duration;
 pub fn lab_of(texts: &[(&str, &str)]) -> Lab {
     let lab = Lab::new();
     std::fs::create_dir_all(lab.run_folder()).unwrap();
-    let response = |i: usize, index: usize, text: &str| Response {
-        id: format!("p{i}/{index}"),
-        prompt_id: format!("p{i}"),
-        index,
-        text: text.into(),
-        token_ids: vec![1],
-        logprobs: vec![-1.0],
-        finish_reason: FinishReason::Stop,
-    };
     wait(async {
         let store = Store::open(lab.run_folder().join("rlaif.db")).await.unwrap();
         for (i, (a, b)) in texts.iter().enumerate() {
@@ -69,6 +60,19 @@ pub fn lab_of(texts: &[(&str, &str)]) -> Lab {
         store.close().await.unwrap();
     });
     lab
+}
+
+/// Response `index` to prompt `p{i}`.
+pub fn response(i: usize, index: usize, text: &str) -> Response {
+    Response {
+        id: format!("p{i}/{index}"),
+        prompt_id: format!("p{i}"),
+        index,
+        text: text.into(),
+        token_ids: vec![1],
+        logprobs: vec![-1.0],
+        finish_reason: FinishReason::Stop,
+    }
 }
 
 /// What people said, by the ledger.

@@ -11,7 +11,7 @@ use anyhow::Result;
 use rlaif_core::MicroUsd;
 use rlaif_core::audit::Measurement;
 use rlaif_core::config::{JudgeConfig, LabelConfig};
-use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response, Split};
+use rlaif_core::records::{FinishReason, Order, Pair, Prompt, PromptText, Response};
 use rlaif_judge::bias::{Comparison, Item, Probe};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -100,23 +100,8 @@ impl<'a> Trial<'a> {
             });
         }
         let trial = Self { work, comparisons: comparisons.into_iter().cloned().collect() };
-        trial.store(context)?;
+        trial.work.put_probes(context, "it is one of the program's bias probes")?;
         Ok(trial)
-    }
-
-    fn store(&self, context: &Context) -> Result<()> {
-        let store = &context.store;
-        let mut prompts: Vec<(Prompt, Split)> =
-            self.work.prompts.values().map(|prompt| (prompt.clone(), Split::Train)).collect();
-        prompts.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
-        context.wait(store.put_prompts(&prompts))?;
-        for (prompt, _) in &prompts {
-            context.wait(store.set_aside_prompt(&prompt.id, "it is one of the program's bias probes"))?;
-        }
-        let mut responses: Vec<Response> = self.work.responses.values().cloned().collect();
-        responses.sort_by(|one, other| one.id.cmp(&other.id));
-        context.wait(store.put_responses(self.work.set, &responses))?;
-        Ok(context.wait(store.put_pairs(self.work.set, &self.work.pairs))?)
     }
 
     /// p(a beats b) − ½ of every comparison on which the judge has decided, in both orders where it has one: what it said in one order

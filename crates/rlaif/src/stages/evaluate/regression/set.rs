@@ -2,6 +2,7 @@
 
 use super::rules::Rule;
 use crate::context::Context;
+use crate::data_files::named_rows;
 use crate::error::UserError;
 use crate::sampling::{Sampling, sample_missing};
 use anyhow::{Context as _, Result};
@@ -14,9 +15,6 @@ use rlaif_store::jsonl::{
 };
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-
-/// Bad rows that are named; of more, their number is told.
-const MOST_NAMED: usize = 10;
 
 /// The regression set.
 #[derive(Debug)]
@@ -111,13 +109,8 @@ fn refuse_bad(path: &Path, bad: &[BadRow]) -> Result<(), UserError> {
     if bad.is_empty() {
         return Ok(());
     }
-    let place = |row: &BadRow| format!("\n  {}:{}: {}", path.display(), row.line, row.reason);
-    let named: String = bad.iter().take(MOST_NAMED).map(place).collect();
-    let more = match bad.len().saturating_sub(MOST_NAMED) {
-        0 => String::new(),
-        more => format!("\n  and {more} more"),
-    };
-    Err(UserError::new(format!("{} rows of `evaluate.regression` check nothing:{named}{more}", bad.len()))
+    let named = named_rows(path, bad);
+    Err(UserError::new(format!("{} rows of `evaluate.regression` check nothing:{named}", bad.len()))
         .hint("A row is {\"prompt\": \"…\", \"check\": {\"contains\": \"…\"}}, see docs/evaluate.md"))
 }
 
