@@ -333,7 +333,7 @@ pub struct ModelArgs {
 /// `rlaif import`.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// Files of one JSON object a line, or of one array of them
+    /// Files of one JSON object a line or of one array of them, also gzipped, or Parquet
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// What a row looks like; each row tells by its fields if not given

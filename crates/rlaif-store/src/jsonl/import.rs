@@ -8,14 +8,16 @@
 //! | [`Shape::Argilla`] | `fields` and rankings of them by any number of people: p is the share who prefer, ties half |
 
 use super::lines::{for_each_object, kind};
-use super::preferences::any_preference;
+use super::parquet::{for_each_row, is_parquet};
+use super::preferences::{PreferenceData, margin_and_weight, preference_data};
 use super::prompts::{messages, present, text};
 use super::{BadRow, Rows, prompt_id, read_file};
-use crate::{Result, StoreError};
+use crate::Result;
+use flate2::bufread::MultiGzDecoder;
 use rlaif_core::records::{Message, PreferenceRow, PromptText};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// How a file of preferences is written.
@@ -33,72 +35,105 @@ pub enum Shape {
 
 type RowResult<T> = std::result::Result<T, String>;
 
-/// Reads a file of preferences, one JSON object a line or one array of them. Without a shape, each row tells its own.
-/// p may be below ½ nowhere: a row is turned so that the chosen response is the preferred one.
+/// What a gzipped file begins with, RFC 1952.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Bytes that a gzipped file may unpack to: a file of a few kilobytes can claim to be endless.
+const MAX_UNPACKED_BYTES: u64 = 64 << 30;
+
+/// Reads a file of preferences: one JSON object a line or one array of them, also gzipped, or Parquet. Without a shape, each row tells its
+/// own. p may be below ½ nowhere: a row is turned so that the chosen response is the preferred one.
 ///
 /// # Errors
-/// If the file cannot be read, is compressed or Parquet, or holds no usable row.
-pub fn import_preferences(path: &Path, shape: Option<Shape>) -> Result<Rows<PreferenceRow>> {
-    let mut other_format = None;
-    let rows = read_file(path, |mut reader| {
-        other_format = match reader.fill_buf()? {
-            [b'P', b'A', b'R', b'1', ..] => {
-                Some("it is a Parquet file; write it as JSONL first (`Dataset.to_json`)")
-            }
-            [0x1f, 0x8b, ..] => Some("it is compressed; `gunzip` it first"),
-            _ => None,
-        };
-        match other_format {
-            Some(_) => Ok(Rows { good: Vec::new(), bad: Vec::new() }),
-            None => import_preferences_from(reader, shape),
+/// If the file cannot be read, is packed in another way, or holds no usable row.
+pub fn import_preferences(path: &Path, shape: Option<Shape>) -> Result<Rows<PreferenceData>> {
+    read_file(path, |mut reader| match reader.fill_buf()? {
+        head if is_parquet(head) => {
+            let mut importing = Importing { shape, good: Vec::new() };
+            let bad = for_each_row(reader.into_inner(), |line, object| importing.row(line, object))?;
+            Ok(Rows { good: importing.good, bad })
         }
-    });
-    match other_format {
-        Some(why) => Err(StoreError::NoRows { path: path.to_path_buf(), why: why.into() }),
-        None => rows,
-    }
+        head if head.starts_with(&GZIP) => {
+            let unpacked = Bounded { inner: MultiGzDecoder::new(reader), left: MAX_UNPACKED_BYTES };
+            import_preferences_from(BufReader::new(unpacked), shape)
+        }
+        _ => import_preferences_from(reader, shape),
+    })
 }
 
-/// [`import_preferences`] from anything; rows of an array are numbered from 1 as lines are.
+/// [`import_preferences`] from anything that is not packed; rows of an array are numbered from 1 as lines are.
 ///
 /// # Errors
 /// If reading fails.
 pub fn import_preferences_from(
     mut reader: impl BufRead,
     shape: Option<Shape>,
-) -> std::io::Result<Rows<PreferenceRow>> {
-    let mut good = Vec::new();
-    let mut row = |line: u64, object: Map<String, Value>| -> RowResult<()> {
-        let shape = shape.map_or_else(|| shape_of(&object), Ok)?;
-        let found = match shape {
-            Shape::Trl => vec![trl(line, &object)?],
-            Shape::Hh => vec![hh(&object)?],
-            Shape::UltraFeedback => ultrafeedback(&object)?,
-            Shape::Argilla => argilla(&object)?,
-        };
-        let several = found.len() > 1;
-        good.extend(found.into_iter().enumerate().map(|(index, mut row)| {
-            row.pair_id = if several { format!("line-{line}-{index}") } else { format!("line-{line}") };
-            row
-        }));
-        Ok(())
-    };
+) -> std::io::Result<Rows<PreferenceData>> {
+    let mut importing = Importing { shape, good: Vec::new() };
     let bad = if reader.fill_buf()?.trim_ascii_start().starts_with(b"[") {
         let objects: Vec<Value> = serde_json::from_reader(reader)?;
         let mut bad = Vec::new();
         for (line, value) in (1..).zip(objects) {
             let excerpt = value.to_string();
             let read = match value {
-                Value::Object(object) => row(line, object),
+                Value::Object(object) => importing.row(line, object),
                 other => Err(format!("the row must be an object, got {}", kind(&other))),
             };
             bad.extend(read.err().map(|reason| BadRow::new(line, reason, excerpt.as_bytes())));
         }
         bad
     } else {
-        for_each_object(reader, row)?
+        for_each_object(reader, |line, object| importing.row(line, object))?
     };
-    Ok(Rows { good, bad })
+    Ok(Rows { good: importing.good, bad })
+}
+
+/// Rows as they come in.
+struct Importing {
+    shape: Option<Shape>,
+    good: Vec<PreferenceData>,
+}
+
+impl Importing {
+    fn row(&mut self, line: u64, object: Map<String, Value>) -> RowResult<()> {
+        let shape = self.shape.map_or_else(|| shape_of(&object), Ok)?;
+        let found = match shape {
+            Shape::Trl => vec![trl(line, &object)?],
+            Shape::Hh => vec![plain(hh(&object)?)],
+            Shape::UltraFeedback => ultrafeedback(&object)?.into_iter().map(plain).collect(),
+            Shape::Argilla => argilla(&object)?.into_iter().map(plain).collect(),
+        };
+        let several = found.len() > 1;
+        self.good.extend(found.into_iter().enumerate().map(|(index, mut data)| {
+            data.line = line;
+            data.row.pair_id = if several { format!("line-{line}-{index}") } else { format!("line-{line}") };
+            data
+        }));
+        Ok(())
+    }
+}
+
+/// A preference of which no more is known.
+fn plain(row: PreferenceRow) -> PreferenceData {
+    PreferenceData { line: 0, row, margin: 0.0, weight: 1.0, source: "human".into() }
+}
+
+/// Ends with an error where more comes out than is left.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.checked_sub(read as u64);
+        self.left = left.ok_or_else(|| {
+            let message = "the gzipped file unpacks to more than 64 GiB; if it really is so large, unpack and split it first";
+            std::io::Error::new(std::io::ErrorKind::InvalidData, message)
+        })?;
+        Ok(read)
+    }
 }
 
 fn shape_of(row: &Map<String, Value>) -> RowResult<Shape> {
@@ -122,20 +157,16 @@ fn preferred(prompt: PromptText, chosen: String, rejected: String, p: f64) -> Pr
     PreferenceRow { prompt, chosen, rejected, p, explanation: None, judges: Vec::new(), prompt_id, pair_id }
 }
 
-fn trl(line: u64, row: &Map<String, Value>) -> RowResult<PreferenceRow> {
+/// With its `margin` and `weight`, where it has them.
+fn trl(line: u64, row: &Map<String, Value>) -> RowResult<PreferenceData> {
     match (row.get("chosen"), row.get("rejected")) {
         // The prompt stands in both conversations; what `prompt` says beside them is its last turn.
         (Some(chosen @ Value::Array(turns)), Some(rejected)) if turns.len() > 1 => {
-            of_conversations(messages(chosen, "chosen")?, messages(rejected, "rejected")?)
+            let (margin, weight) = margin_and_weight(row)?;
+            let row = of_conversations(messages(chosen, "chosen")?, messages(rejected, "rejected")?)?;
+            Ok(PreferenceData { margin, weight, ..plain(row) })
         }
-        _ => {
-            let mut row = any_preference(line, row)?;
-            if row.p < 0.5 {
-                std::mem::swap(&mut row.chosen, &mut row.rejected);
-                row.p = 1.0 - row.p;
-            }
-            Ok(row)
-        }
+        _ => preference_data(line, row),
     }
 }
 
@@ -286,4 +317,18 @@ fn rankings(responses: &Value) -> Vec<BTreeMap<String, u64>> {
             .collect()
     };
     values.into_iter().filter_map(ranking).filter(|ranks| ranks.len() > 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unpacks_to_more_than_is_allowed_is_an_error() {
+        let mut text = Vec::new();
+        let within = Bounded { inner: &b"abc"[..], left: 3 }.read_to_end(&mut text);
+        assert_eq!((within.unwrap(), text.as_slice()), (3, &b"abc"[..]));
+        let beyond = Bounded { inner: &b"abcd"[..], left: 3 }.read_to_end(&mut text);
+        assert!(beyond.unwrap_err().to_string().contains("unpacks to more"));
+    }
 }

@@ -1,11 +1,14 @@
 use super::import::{Shape, import_preferences, import_preferences_from};
+use super::{PreferenceData, Rows};
 use rlaif_core::records::{PreferenceRow, PromptText};
 use serde_json::{Value, json};
+use std::path::Path;
 
 fn read(rows: &[Value]) -> (Vec<PreferenceRow>, Vec<String>) {
     let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let rows = import_preferences_from(lines.as_bytes(), None).unwrap();
-    (rows.good, rows.bad.into_iter().map(|bad| format!("{}: {}", bad.line, bad.reason)).collect())
+    let good = rows.good.into_iter().map(|data| data.row).collect();
+    (good, rows.bad.into_iter().map(|bad| format!("{}: {}", bad.line, bad.reason)).collect())
 }
 
 fn sides(row: &PreferenceRow) -> (String, &str, &str, f64) {
@@ -106,14 +109,82 @@ fn all_who_ranked_are_heard() {
     assert_eq!((rows.good.len(), rows.bad.len(), rows.bad[0].line), (1, 1, 2));
 }
 
+/// Written by pyarrow, as the Hub has them: `tests/golden/import/make.py`.
+fn golden(name: &str) -> Rows<PreferenceData> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/import/");
+    import_preferences(&Path::new(folder).join(name), None).unwrap()
+}
+
 #[test]
-fn files_that_are_no_json_say_what_to_do() {
+fn parquet_is_read_in_every_shape_and_packing() {
+    let told = |rows: &Rows<PreferenceData>| -> Vec<(String, String, String, f64)> {
+        assert!(rows.bad.is_empty(), "{:?}", rows.bad);
+        let sides = rows.good.iter().map(|data| sides(&data.row));
+        sides.map(|(prompt, chosen, rejected, p)| (prompt, chosen.into(), rejected.into(), p)).collect()
+    };
+    let row = |prompt: &str, chosen: &str, rejected: &str, p| {
+        (prompt.to_string(), chosen.to_string(), rejected.to_string(), p)
+    };
+    let trl = golden("trl.parquet");
+    assert_eq!(told(&trl), [row("2+2?", "4", "5", 1.0), row("2+2?", "four", "22", 1.0)]);
+    assert_eq!(trl.good.iter().map(|data| data.margin).collect::<Vec<_>>(), [1.5, 0.0]);
+    let hh = told(&golden("hh.parquet"));
+    assert_eq!((hh.len(), &hh[299]), (300, &row("Hi 299", "Hello!", "Go.", 1.0)), "three row groups");
+    assert_eq!(
+        told(&golden("ultrafeedback.parquet")),
+        [row("Name a colour", "Blue", "Seven", 1.0), row("Name a colour", "Grün", "Seven", 1.0)]
+    );
+    assert_eq!(told(&golden("argilla.parquet")), [row("Name a river", "The Rhine", "The Alps", 0.75)]);
+    assert_eq!(told(&golden("hh.jsonl.gz"))[2], row("Hi 2", "Hello!", "Go.", 1.0));
+}
+
+#[test]
+fn margins_and_weights_come_along_and_turn_with_the_row() {
+    let rows = json!({"prompt": "?", "chosen": "a", "rejected": "b", "p": 0.2, "margin": 1.5, "weight": 3})
+        .to_string()
+        + "\n"
+        + &json!({"prompt": "?", "chosen": "a", "rejected": "b", "weight": 0}).to_string();
+    let rows = import_preferences_from(rows.as_bytes(), None).unwrap();
+    let found = &rows.good[0];
+    assert_eq!((found.row.chosen.as_str(), found.margin, found.weight), ("b", -1.5, 3.0));
+    assert!(rows.bad[0].reason.contains("`weight` must be above 0"), "{:?}", rows.bad);
+}
+
+/// Cut off anywhere, and with each byte spoilt, a file is an error or bad rows; nothing panics or takes memory without end.
+#[test]
+fn damaged_files_are_told_and_break_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    for (bytes, hint) in [(&b"PAR1\x15\x04"[..], "to_json"), (&[0x1f, 0x8b, 8, 0], "gunzip"), (b"", "empty")]
-    {
-        let path = folder.path().join("data");
+    let path = folder.path().join("data");
+    let of = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        let error = import_preferences(&path, None).unwrap_err().to_string();
-        assert!(error.contains(hint), "{error}");
+        import_preferences(&path, None)
+    };
+    for name in ["argilla.parquet", "trl.parquet", "ultrafeedback.parquet", "hh.jsonl.gz"] {
+        let whole =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/import/").to_string() + name)
+                .unwrap();
+        for end in (4..whole.len()).step_by(7) {
+            assert!(of(&whole[..end]).is_err(), "{name} up to {end}");
+        }
+        for at in (4..whole.len()).step_by(3) {
+            let mut spoilt = whole.clone();
+            spoilt[at] ^= 0xff;
+            of(&spoilt).ok(); // a byte that is only text may stand
+        }
     }
+    let error = of(b"PAR1\x15\x04").unwrap_err();
+    let told = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(
+        told.contains("the Parquet file cannot be read") && told.contains("write it anew, or as JSONL"),
+        "{told}"
+    );
+    let brotli = golden_error("brotli.parquet");
+    assert!(brotli.to_lowercase().contains("brotli"), "{brotli}");
+    assert!(of(b"").unwrap_err().to_string().contains("empty"));
+}
+
+fn golden_error(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/import/");
+    let error = import_preferences(&Path::new(folder).join(name), None).unwrap_err();
+    format!("{error}: {}", std::error::Error::source(&error).unwrap())
 }

@@ -8,6 +8,7 @@ mod import;
 #[cfg(test)]
 mod import_tests;
 mod lines;
+mod parquet;
 mod preferences;
 mod prompts;
 mod regression;

@@ -158,11 +158,7 @@ pub(super) fn preference_data(
         );
     }
     let mut row = any_preference(line, object)?;
-    let mut margin = number(object, "margin")?.unwrap_or(0.0);
-    let weight = number(object, "weight")?.unwrap_or(1.0);
-    if weight <= 0.0 {
-        return Err(format!("`weight` must be above 0, got {weight}; delete the row if it is not to count"));
-    }
+    let (mut margin, weight) = margin_and_weight(object)?;
     if row.p < 0.5 {
         std::mem::swap(&mut row.chosen, &mut row.rejected);
         (row.p, margin) = (1.0 - row.p, -margin);
@@ -173,6 +169,15 @@ pub(super) fn preference_data(
         None => row.judges.join("+"),
     };
     Ok(PreferenceData { line, row, margin, weight, source })
+}
+
+/// By how much the chosen response is to win, and how much the pair counts.
+pub(super) fn margin_and_weight(object: &Map<String, Value>) -> std::result::Result<(f64, f64), String> {
+    let weight = number(object, "weight")?.unwrap_or(1.0);
+    if weight <= 0.0 {
+        return Err(format!("`weight` must be above 0, got {weight}; delete the row if it is not to count"));
+    }
+    Ok((number(object, "margin")?.unwrap_or(0.0), weight))
 }
 
 /// A finite number, if the row has the field.
@@ -187,10 +192,7 @@ fn number(row: &Map<String, Value>, field: &str) -> std::result::Result<Option<f
 }
 
 /// A preference with p anywhere in [0, 1].
-pub(super) fn any_preference(
-    line: u64,
-    row: &Map<String, Value>,
-) -> std::result::Result<PreferenceRow, String> {
+fn any_preference(line: u64, row: &Map<String, Value>) -> std::result::Result<PreferenceRow, String> {
     let prompt = prompt_text(row)?;
     let (chosen, rejected) = (answer(row, "chosen")?, answer(row, "rejected")?);
     if chosen == rejected {

@@ -1,4 +1,4 @@
-//! `rlaif import`: preferences that others published, as rows that `reward.data` and `dpo.data` read.
+//! `rlaif import`: preferences that others published, as JSONL, gzipped or as Parquet, as rows that `reward.data` and `dpo.data` read.
 
 use crate::cli::{ImportArgs, ImportShape};
 use crate::error::{DONE, FAILED};
@@ -32,12 +32,21 @@ pub fn run(args: &ImportArgs) -> Result<u8> {
         left_out += file.bad.len();
         rows.extend(file.good);
     }
-    let conversational = rows.iter().any(|row| matches!(row.prompt, PromptText::Messages(_)));
+    // All rows need the same fields, as Arrow wants it.
+    let conversational = rows.iter().any(|data| matches!(data.row.prompt, PromptText::Messages(_)));
+    let (margins, weights) =
+        (rows.iter().any(|data| data.margin != 0.0), rows.iter().any(|data| data.weight != 1.0));
     let mut text = String::new();
-    for row in &rows {
-        let mut line = preference_line(row, conversational);
+    for data in &rows {
+        let mut line = preference_line(&data.row, conversational);
         if let Value::Object(fields) = &mut line {
             fields.insert("source".into(), args.source.clone().into());
+            if margins {
+                fields.insert("margin".into(), data.margin.into());
+            }
+            if weights {
+                fields.insert("weight".into(), data.weight.into());
+            }
         }
         text.push_str(&format!("{line}\n"));
     }
