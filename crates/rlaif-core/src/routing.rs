@@ -14,7 +14,7 @@ use crate::people::PairKey;
 use crate::records::{Choice, Order, Prompt, PromptText, Verdict};
 use crate::seed;
 use crate::stats::Interval;
-use crate::stats::interval::cluster_mean;
+use crate::stats::interval::cluster_share;
 use std::collections::BTreeMap;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -273,7 +273,7 @@ pub fn look(agrees: &[(&str, bool)], bound: f64, run_seed: u64) -> Option<Look> 
         by_prompt.entry(prompt).or_default().push(f64::from(u8::from(*agrees)));
     }
     let clusters: Vec<Vec<f64>> = by_prompt.into_values().collect();
-    let agreement = cluster_mean(&clusters, RESAMPLES, run_seed)?;
+    let agreement = cluster_share(&clusters, RESAMPLES, run_seed)?;
     Some(Look { n: agrees.len(), agreement, below: agreement.high < bound })
 }
 

@@ -8,7 +8,7 @@ use rlaif_core::people::{HumanChoice, Votes};
 use rlaif_core::records::Pair;
 use rlaif_core::stats::Interval;
 use rlaif_core::stats::agreement::kappa_over_prompts;
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::cluster_share;
 use rlaif_judge::{JudgeVerdict, aggregate};
 use rlaif_store::Store;
 use rlaif_store::store::{ReviewPair, TRAIN_PAIRS};
@@ -149,7 +149,7 @@ pub fn agreement<'a>(
     Agreement {
         n: clusters.iter().map(Vec::len).sum(),
         decisive: same.iter().map(Vec::len).sum(),
-        accuracy: cluster_mean(&same, RESAMPLES, run_seed),
+        accuracy: cluster_share(&same, RESAMPLES, run_seed),
         kappa: kappa_over_prompts(&clusters, RESAMPLES, run_seed),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use rlaif_core::MicroUsd;
 use rlaif_core::records::{Fate, Preference, Response, Split};
 use rlaif_core::stats::diversity::{distinct, repeated};
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::cluster_share;
 use rlaif_store::store::{BASELINE, ORIGIN};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -302,13 +302,13 @@ fn label_statistics(context: &Context) -> Result<LabelStatistics> {
     })
 }
 
-/// The mean of values that each name their prompt, with an interval over prompts.
+/// The mean of values within [0, 1] that each name their prompt, with an interval over prompts.
 fn mean_by_prompt<K: Ord>(context: &Context, values: impl Iterator<Item = (K, f64)>) -> Option<Estimate> {
     let mut by_prompt: BTreeMap<K, Vec<f64>> = BTreeMap::new();
     values.for_each(|(prompt, value)| by_prompt.entry(prompt).or_default().push(value));
     let clusters: Vec<Vec<f64>> = by_prompt.into_values().collect();
     let n = clusters.iter().map(Vec::len).sum();
-    cluster_mean(&clusters, context.config.evaluate.bootstrap, context.config.run.seed)
+    cluster_share(&clusters, context.config.evaluate.bootstrap, context.config.run.seed)
         .map(|interval| Estimate::of(interval, n))
 }
 

@@ -160,12 +160,10 @@ pub fn mean(prompts: &[Sum], resamples: usize, run_seed: u64) -> Option<Interval
     })
 }
 
-/// A share of pairs, likewise. Where nothing was found, no draw of prompts finds anything: the upper end is then Wilson's for so many prompts.
+/// A share of pairs, likewise, [`interval::unanimous`] where all prompts came out alike.
 pub fn share(prompts: &[Sum], resamples: usize, run_seed: u64) -> Option<Interval> {
-    if prompts.iter().all(|sum| sum.sum == 0.0) {
-        return interval::wilson(0, prompts.iter().filter(|sum| sum.n > 0).count() as u64);
-    }
-    mean(prompts, resamples, run_seed)
+    let filled = prompts.iter().filter(|sum| sum.n > 0).count() as u64;
+    Some(interval::unanimous(mean(prompts, resamples, run_seed)?, filled, [0.0, 1.0]))
 }
 
 #[cfg(test)]

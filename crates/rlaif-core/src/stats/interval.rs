@@ -148,6 +148,36 @@ pub fn cluster_mean(clusters: &[Vec<f64>], resamples: usize, run_seed: u64) -> O
     })
 }
 
+/// A share over prompts: the [`cluster_mean`] of values within [0, 1], [`unanimous`] where all prompts came out alike.
+pub fn cluster_share(clusters: &[Vec<f64>], resamples: usize, run_seed: u64) -> Option<Interval> {
+    Some(unanimous(cluster_mean(clusters, resamples, run_seed)?, filled(clusters), [0.0, 1.0]))
+}
+
+/// A difference of two shares over prompts: the [`cluster_mean`] of values within [−1, 1], [`unanimous`] where all prompts came out alike.
+pub fn cluster_difference(clusters: &[Vec<f64>], resamples: usize, run_seed: u64) -> Option<Interval> {
+    Some(unanimous(cluster_mean(clusters, resamples, run_seed)?, filled(clusters), [-1.0, 1.0]))
+}
+
+fn filled(clusters: &[Vec<f64>]) -> u64 {
+    clusters.iter().filter(|values| !values.is_empty()).count() as u64
+}
+
+/// The interval of a mean m of values within [a, b]. Where all prompts came out alike, resampling shows no spread, which is no proof that
+/// there is none: a share of prompts up to w, [`wilson`]'s upper end for none of so many, may come out otherwise, at worst as a or as b.
+///
+/// [m − w·(m − a), m + w·(b − m)]
+///
+/// At 0 of n and n of n this is Wilson's interval itself.
+pub fn unanimous(mean: Interval, prompts: u64, [a, b]: [f64; 2]) -> Interval {
+    let Interval { estimate: m, low, high } = mean;
+    match wilson(0, prompts) {
+        Some(Interval { high: w, .. }) if high - low < 1e-12 => {
+            Interval { estimate: m, low: m - w * (m - a), high: m + w * (b - m) }
+        }
+        _ => mean,
+    }
+}
+
 /// numpy's default: linear between the order statistics around (n − 1)·q.
 fn percentile(sorted: &[f64], q: f64) -> f64 {
     let at = (sorted.len() - 1) as f64 * q;
@@ -225,6 +255,41 @@ pub(super) mod tests {
             hits += u32::from(!interval.excludes(0.0));
         }
         assert!((270..=294).contains(&hits), "{hits} of 300");
+    }
+
+    #[test]
+    fn what_all_prompts_agree_on_is_not_certain() {
+        let of = |value: f64, prompts: usize| vec![vec![value; 7]; prompts];
+        let share = |value: f64, prompts: usize| cluster_share(&of(value, prompts), 200, 0).unwrap();
+        for n in [2, 10, 300] {
+            assert_eq!(share(0.0, n), wilson(0, n as u64).unwrap(), "seven alike on a prompt are one");
+            let (got, want) = (share(1.0, n), wilson(n as u64, n as u64).unwrap());
+            assert!((got.low - want.low).abs() < 1e-12 && got.high == 1.0, "{got} {want}");
+        }
+        let w = wilson(0, 10).unwrap().high;
+        close(share(0.75, 10), (0.75, 0.75 * (1.0 - w), 0.75 + 0.25 * w));
+        close(cluster_difference(&of(0.0, 10), 200, 0).unwrap(), (0.0, -w, w));
+        let mut empty = of(1.0, 10);
+        empty.resize(40, Vec::new());
+        assert_eq!(cluster_share(&empty, 200, 0), Some(share(1.0, 10)), "prompts without values say nothing");
+        let mut spread = of(1.0, 10);
+        spread.push(vec![0.0]);
+        assert_eq!(cluster_share(&spread, 200, 0), cluster_mean(&spread, 200, 0));
+    }
+
+    /// 1,000 experiments of 25 prompts each of which agrees with probability 0.97: in nearly half of them all do, and an interval of no
+    /// width would miss the truth.
+    #[test]
+    fn coverage_holds_where_all_agree() {
+        let (mut held, mut bare) = (0, 0);
+        for experiment in 0..1000 {
+            let mut random = seed::stream(experiment, "test", 0);
+            let clusters: Vec<Vec<f64>> =
+                (0..25).map(|_| vec![f64::from(u8::from(random.random_bool(0.97)))]).collect();
+            held += u32::from(!cluster_share(&clusters, 300, 0).unwrap().excludes(0.97));
+            bare += u32::from(!cluster_mean(&clusters, 300, 0).unwrap().excludes(0.97));
+        }
+        assert!(held > 900 && bare < 600, "{held} {bare}");
     }
 
     #[test]

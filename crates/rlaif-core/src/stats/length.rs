@@ -42,7 +42,7 @@ pub fn longer_wins(prompts: &[Vec<Judged>], resamples: usize, run_seed: u64) -> 
     let prompts: Vec<Vec<f64>> =
         prompts.iter().map(|pairs| pairs.iter().filter_map(longer).collect()).collect();
     let prompts: Vec<Vec<f64>> = prompts.into_iter().filter(|pairs| !pairs.is_empty()).collect();
-    interval::cluster_mean(&prompts, resamples, run_seed)
+    interval::cluster_share(&prompts, resamples, run_seed)
 }
 
 /// The win rate of a over b, if all responses were equally long.
@@ -83,7 +83,7 @@ pub fn length_controlled(
     }
     let points: Vec<Vec<f64>> =
         prompts.iter().map(|pairs| pairs.iter().map(|pair| pair.p).collect()).collect();
-    Some(LengthControlled { rate, raw: interval::cluster_mean(&points, resamples, run_seed)?, length, c })
+    Some(LengthControlled { rate, raw: interval::cluster_share(&points, resamples, run_seed)?, length, c })
 }
 
 /// The coefficient of length of [`length_controlled`], with a bootstrap interval over prompts at the C that was chosen once. The penalty holds a

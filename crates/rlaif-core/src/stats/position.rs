@@ -52,7 +52,7 @@ pub fn position_report(choices: &[(Choice, Choice)]) -> Option<PositionReport> {
         consistent,
         half_ties: pairs - both_first - both_second - consistent,
         same_position: interval::wilson(both_first + both_second, pairs)?,
-        first_picked: interval::cluster_mean(&verdicts, RESAMPLES, 0),
+        first_picked: interval::cluster_share(&verdicts, RESAMPLES, 0),
         p_value: mcnemar(both_first, both_second),
     })
 }

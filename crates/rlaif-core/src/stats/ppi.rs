@@ -9,7 +9,7 @@
 //! (`full_simulation` in `tests/suite/coverage.rs`). Where the labelled pairs are no random sample but the judge's errors on them are those
 //! it makes everywhere, [`super::rogan_gladen`] is the one to use.
 
-use super::interval::{Interval, Z};
+use super::interval::{Interval, Z, unanimous};
 
 /// How much the judge is trusted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +39,9 @@ pub struct Corrected {
 /// The mean of people's verdicts, prediction-powered:
 ///
 /// θ = λ·mean(f_unlabelled) + mean(y − λ·f),  variance Var(λ·f_unlabelled)/N + Var(y − λ·f)/n, interval θ ± z·√variance
+///
+/// Where y − λ·f is the same on all labelled pairs, its variance of 0 proves nothing: its interval is then [`unanimous`], and its ends are put
+/// together with the judge's by the square root of the sum of squares (Zou & Donner 2008).
 ///
 /// λ of [`Tuning::Power`] is Cov(y, f) / ((1 + n/N)·Var(f)), cut off at 0 and 1.
 ///
@@ -70,9 +73,16 @@ pub fn prediction_powered(labelled: &[(f64, f64)], unlabelled: &[f64], tuning: T
     let of_rectifier = mean(labelled.iter().map(|(y, f)| (y - lambda * f - rectifier).powi(2)));
     let of_judge = mean(unlabelled.iter().map(|f| (lambda * (f - alone)).powi(2)));
     let estimate = lambda * alone + rectifier;
-    let half = Z * (of_judge / rest + of_rectifier / n).sqrt();
+    let half = Z * (of_rectifier / n).sqrt();
+    let bare = Interval { estimate: rectifier, low: rectifier - half, high: rectifier + half };
+    let rectified = unanimous(bare, labelled.len() as u64, [-lambda, 1.0]);
+    let half = |of_rectifier: f64| (Z * Z * of_judge / rest + of_rectifier.powi(2)).sqrt();
     Some(Corrected {
-        rate: Interval { estimate, low: estimate - half, high: estimate + half },
+        rate: Interval {
+            estimate,
+            low: estimate - half(rectifier - rectified.low),
+            high: estimate + half(rectified.high - rectifier),
+        },
         judge: everywhere,
         lambda,
         labelled: labelled.len(),
@@ -115,6 +125,17 @@ mod tests {
         let got = prediction_powered(&labelled, &[0.7; 50], Tuning::Power).unwrap();
         assert!((got.rate.estimate - mean(HUMAN.into_iter())).abs() < 1e-12);
         assert!((got.judge - 0.7).abs() < 1e-12);
+    }
+
+    /// Judge and people agree on all 20: up to 16 % of the others may be otherwise.
+    #[test]
+    fn a_judge_that_was_always_right_is_not_certain_to_be() {
+        let labelled: Vec<(f64, f64)> = (0..20).map(|i| f64::from(i % 2)).map(|f| (f, f)).collect();
+        let alone: Vec<f64> = (0..10_000).map(|i| f64::from(i % 2)).collect();
+        let got = prediction_powered(&labelled, &alone, Tuning::Full).unwrap().rate;
+        let w = crate::stats::interval::wilson(0, 20).unwrap().high;
+        let half = (w * w + Z * Z * 0.25 / 10_000.0).sqrt();
+        close(got, (0.5, 0.5 - half, 0.5 + half));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct SelfPreference {
 pub fn self_preference(prompts: &[Vec<OwnPair>], resamples: usize, run_seed: u64) -> Option<SelfPreference> {
     let differences: Vec<Vec<f64>> =
         prompts.iter().map(|pairs| pairs.iter().map(|pair| pair.judge - pair.reference).collect()).collect();
-    let difference = interval::cluster_mean(&differences, resamples, run_seed)?;
+    let difference = interval::cluster_difference(&differences, resamples, run_seed)?;
     let pairs: Vec<&OwnPair> = prompts.iter().flatten().collect();
     let n = pairs.len() as f64;
     Some(SelfPreference {
@@ -73,7 +73,12 @@ mod tests {
             (0..100).map(|i| if i % 10 == 0 { pair(0.0, 0.0) } else { pair(1.0, 1.0) }).collect();
         let got = self_preference(&prompts, 500, 0).unwrap();
         assert_eq!((got.pairs, got.judge, got.reference), (100, 0.9, 0.9));
-        assert_eq!((got.difference.low, got.difference.high), (0.0, 0.0));
+        let Interval { estimate, low, high } = got.difference;
+        assert!(
+            estimate == 0.0 && low == -high && high < 0.04,
+            "never off on 100 prompts: {}",
+            got.difference
+        );
         assert_eq!(got.bias.unwrap().estimate, 0.0);
     }
 

@@ -37,8 +37,7 @@ pub struct WinRate {
     pub ties: u64,
     /// Comparisons lost.
     pub losses: u64,
-    /// (wins + ½·ties) / all, with a 95 % cluster-bootstrap interval over prompts. Where all prompts came out alike, resampling
-    /// shows no spread, and the ends are Wilson's over prompts instead.
+    /// (wins + ½·ties) / all, with a 95 % interval over prompts, [`interval::cluster_share`].
     pub rate: Interval,
     /// Exact two-sided sign test over prompts: did more of them come out above ½ than below?
     pub p_value: f64,
@@ -62,15 +61,11 @@ pub fn win_rate<'a>(
         }
     }
     let clusters: Vec<Vec<f64>> = by_prompt.into_values().collect();
-    let mut rate = interval::cluster_mean(&clusters, resamples, run_seed)?;
+    let rate = interval::cluster_share(&clusters, resamples, run_seed)?;
     let means: Vec<f64> =
         clusters.iter().map(|points| points.iter().sum::<f64>() / points.len() as f64).collect();
     let won = means.iter().filter(|mean| **mean > 0.5).count() as u64;
     let lost = means.iter().filter(|mean| **mean < 0.5).count() as u64;
-    if rate.low == rate.high && (won == clusters.len() as u64 || lost == clusters.len() as u64) {
-        let wilson = interval::wilson(won, clusters.len() as u64)?;
-        (rate.low, rate.high) = (rate.low.min(wilson.low), rate.high.max(wilson.high));
-    }
     Some(WinRate { wins, ties, losses, rate, p_value: sign_test(won, lost) })
 }
 

@@ -1,7 +1,10 @@
 //! What a trained model says about held-out pairs, with intervals over prompts: pairs of one prompt are not independent.
 
 use super::data::{DpoSummary, Estimate, Part, RewardSummary, SftSummary};
-use rlaif_core::stats::{calibration, interval, paired::paired_difference};
+use rlaif_core::stats::Interval;
+use rlaif_core::stats::calibration;
+use rlaif_core::stats::interval::{cluster_mean, cluster_share};
+use rlaif_core::stats::paired::paired_difference;
 use rlaif_train::{HoldoutPair, HoldoutRow};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,11 +103,12 @@ fn ece_calibrated(pairs: &[HoldoutPair], bins: usize) -> Option<f64> {
 
 /// How often the longer response, in tokens, is the preferred one; equally long ones count half.
 fn longer_wins(pairs: &[HoldoutPair], seed: u64) -> Option<Estimate> {
-    over_prompts(pairs, seed, |pair| match pair.chosen_tokens.cmp(&pair.rejected_tokens) {
+    let longer = |pair: &HoldoutPair| match pair.chosen_tokens.cmp(&pair.rejected_tokens) {
         Ordering::Greater => 1.0,
         Ordering::Equal => 0.5,
         Ordering::Less => 0.0,
-    })
+    };
+    over_prompts(pairs, longer, |shares| cluster_share(shares, RESAMPLES, seed))
 }
 
 /// Accuracy by strength and margin of the label, by length and by source; only where there is more than one part.
@@ -183,21 +187,29 @@ impl DpoSummary {
 
 /// Share of the pairs ranked as labelled.
 fn accuracy(pairs: &[HoldoutPair], seed: u64) -> Option<Estimate> {
-    over_prompts(pairs, seed, |pair| if pair.is_right() { 1.0 } else { 0.0 })
+    over_prompts(
+        pairs,
+        |pair| if pair.is_right() { 1.0 } else { 0.0 },
+        |right| cluster_share(right, RESAMPLES, seed),
+    )
 }
 
 /// Mean reward of chosen minus rejected.
 fn margin(pairs: &[HoldoutPair], seed: u64) -> Option<Estimate> {
-    over_prompts(pairs, seed, |pair| pair.margin)
+    over_prompts(pairs, |pair| pair.margin, |margins| cluster_mean(margins, RESAMPLES, seed))
 }
 
-fn over_prompts(pairs: &[HoldoutPair], seed: u64, value: impl Fn(&HoldoutPair) -> f64) -> Option<Estimate> {
+fn over_prompts(
+    pairs: &[HoldoutPair],
+    value: impl Fn(&HoldoutPair) -> f64,
+    interval: impl FnOnce(&[Vec<f64>]) -> Option<Interval>,
+) -> Option<Estimate> {
     let mut prompts: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for pair in pairs {
         prompts.entry(&pair.prompt_id).or_default().push(value(pair));
     }
     let clusters: Vec<Vec<f64>> = prompts.into_values().collect();
-    match interval::cluster_mean(&clusters, RESAMPLES, seed) {
+    match interval(&clusters) {
         Some(interval) => Some(Estimate::of(interval, pairs.len())),
         // One prompt has no spread: the number stands alone.
         None if pairs.is_empty() => None,

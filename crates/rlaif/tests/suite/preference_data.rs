@@ -2,6 +2,7 @@
 
 use crate::common::Lab;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Sixteen preferences over eight prompts.
 fn rows() -> String {
@@ -68,6 +69,26 @@ fn published_preferences_are_imported_and_learnt() {
     );
     lab.done(&["run", "rlaif.toml", "--set", "run.stages=reward,report", "--set", "reward.data=prefs.jsonl"]);
     assert_eq!(manifest(&lab)["stages"]["reward"]["numbers"]["train_pairs"], 12);
+}
+
+/// As the Hub has them; margins come along, and a file cut off on its way is told with what to do, and writes nothing.
+#[test]
+fn parquet_and_gzipped_files_are_imported_as_they_are() {
+    let lab = Lab::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rlaif-store/tests/golden/import");
+    let files = ["trl.parquet", "hh.jsonl.gz"].map(|name| golden.join(name).display().to_string());
+    lab.done(&["import", &files[0], &files[1], "--source", "hub", "-o", "prefs.jsonl"]);
+    let text = lab.read("prefs.jsonl");
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<&Value> = rows.iter().map(|row| &row["margin"]).collect();
+    assert_eq!(told[..3], [1.5, 0.0, 0.0], "{text}");
+    assert!(rows.iter().all(|row| row["source"] == "hub"), "{text}");
+
+    let whole = std::fs::read(golden.join("trl.parquet")).unwrap();
+    std::fs::write(lab.path("cut.parquet"), &whole[..whole.len() / 2]).unwrap();
+    let (_, told) = lab.ends_with(1, &["import", "cut.parquet", "--source", "hub", "-o", "cut.jsonl"]);
+    assert!(told.contains("cut.parquet") && told.contains("the Parquet file cannot be read"), "{told}");
+    assert!(!told.contains("panicked") && !lab.path("cut.jsonl").exists(), "{told}");
 }
 
 /// Heads beside a model that transformers loads, scores with their spread, and what came of the tricks.

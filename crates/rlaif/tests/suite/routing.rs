@@ -272,7 +272,7 @@ fn falling_agreement_raises_the_share_of_people() {
     assert!(told.contains("label: done before"), "what is drawn moves no label of judges: {told}");
     assert!(
         told.contains(
-            "people agree with the judges on 0 % of 20 pairs drawn at random (95 % 0 to 0), below \
+            "people agree with the judges on 0 % of 20 pairs drawn at random (95 % 0 to 26), below \
              `route.min_agreement` = 0.8: the share that people are shown rises from 0.2 to 0.4"
         ),
         "{told}"

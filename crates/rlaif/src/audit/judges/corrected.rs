@@ -5,7 +5,7 @@ use super::material::{Material, Voice};
 use crate::agreement::RESAMPLES;
 use rlaif_core::audit::Measurement;
 use rlaif_core::people::HumanChoice;
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::cluster_share;
 use rlaif_core::stats::ppi::{Corrected, Tuning, prediction_powered};
 use rlaif_core::stats::rogan_gladen::rogan_gladen;
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ fn by_sample(subject: &str, measure: &str, rates: &[Rate<'_>], run_seed: u64) ->
         return Some(Measurement::of(subject, measure, rate, labelled as u64).note(note));
     }
     let people: Vec<Vec<f64>> = both.iter().map(|(people, _)| vec![*people]).collect();
-    let rate = cluster_mean(&people, RESAMPLES, run_seed).filter(|_| alone.len() < 2)?;
+    let rate = cluster_share(&people, RESAMPLES, run_seed).filter(|_| alone.len() < 2)?;
     let note = format!("people have judged a pair of every prompt{}", more(people.len()));
     Some(Measurement::of(subject, measure, rate, people.len() as u64).note(note))
 }

@@ -5,7 +5,7 @@ use super::corrected::{Rate, corrected};
 use super::material::{Item, Material, Voice};
 use crate::agreement::RESAMPLES;
 use rlaif_core::audit::Measurement;
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::{cluster_difference, cluster_share};
 use rlaif_core::stats::length::length_coefficient;
 
 /// Bootstrap draws of the coefficient of length, each of which is a fit.
@@ -43,7 +43,7 @@ pub fn people(material: &Material) -> Vec<Measurement> {
     let of = |measure: &str, of_more: OfMore, why: &str| {
         let values = material.by_prompt(|_, item| of_more(item, item.people()?));
         let n = values.iter().map(Vec::len).sum::<usize>() as u64;
-        Measurement::maybe("people", measure, cluster_mean(&values, RESAMPLES, material.run_seed), n, why)
+        Measurement::maybe("people", measure, cluster_share(&values, RESAMPLES, material.run_seed), n, why)
     };
     vec![
         of("people_longer_wins", Item::of_longer, "people have judged too few pairs of different length"),
@@ -82,12 +82,12 @@ fn wins(
         .by_prompt(|place, item| Some(of_more(item, voice.p[place]?)? - of_more(item, item.people()?)?));
     let labelled = differences.iter().map(Vec::len).sum::<usize>() as u64;
     vec![
-        Measurement::maybe(&voice.subject, wins, cluster_mean(&values, RESAMPLES, seed), n, few),
+        Measurement::maybe(&voice.subject, wins, cluster_share(&values, RESAMPLES, seed), n, few),
         corrected(&voice.subject, as_people, &rates, seed),
         Measurement::maybe(
             &voice.subject,
             excess,
-            cluster_mean(&differences, RESAMPLES, seed),
+            cluster_difference(&differences, RESAMPLES, seed),
             labelled,
             "people have judged too few of these pairs",
         ),

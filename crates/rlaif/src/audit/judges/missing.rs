@@ -6,7 +6,7 @@ use crate::agreement::RESAMPLES;
 use rlaif_core::audit::Measurement;
 use rlaif_core::records::NoVerdict;
 use rlaif_core::stats::Interval;
-use rlaif_core::stats::interval::{bootstrap_items, cluster_mean, wilson};
+use rlaif_core::stats::interval::{bootstrap_items, cluster_share};
 use rlaif_core::stats::two_shares::difference;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,12 +47,21 @@ pub fn measure(material: &Material, voice: &Voice) -> Vec<Measurement> {
             said.iter().flatten().map(|lacks| f64::from(u8::from(*lacks == Some(name)))).collect()
         };
         let values: Vec<Vec<f64>> = verdicts.iter().map(lacking).collect();
-        found.push(Measurement::maybe(&voice.subject, name, share_of(&values, seed), n, nobody));
+        found.push(Measurement::maybe(
+            &voice.subject,
+            name,
+            cluster_share(&values, RESAMPLES, seed),
+            n,
+            nobody,
+        ));
     }
     let pairs: Vec<Option<bool>> = voice.asked.iter().map(|asked| pair_lacks(asked)).collect();
     let values = material.by_prompt(|place, _| pairs[place].map(|lacks| f64::from(u8::from(lacks))));
     let asked = values.iter().map(Vec::len).sum::<usize>() as u64;
-    found.insert(0, Measurement::maybe(&voice.subject, "missing", share_of(&values, seed), asked, nobody));
+    found.insert(
+        0,
+        Measurement::maybe(&voice.subject, "missing", cluster_share(&values, RESAMPLES, seed), asked, nobody),
+    );
 
     let long = longer_than_most(&material.items);
     let subject = &voice.subject;
@@ -137,21 +146,10 @@ fn from_longer(material: &Material, subject: &str, pairs: &[Option<bool>]) -> Me
     Measurement::maybe(
         subject,
         "missing_from_longer",
-        cluster_mean(&caused, RESAMPLES, material.run_seed),
+        cluster_share(&caused, RESAMPLES, material.run_seed),
         n,
         why,
     )
-}
-
-/// The share of ones, over prompts. Where all are alike, draws have no spread and the interval is Wilson's for so many prompts.
-fn share_of(values: &[Vec<f64>], run_seed: u64) -> Option<Interval> {
-    let share = cluster_mean(values, RESAMPLES, run_seed)?;
-    let prompts = values.iter().filter(|prompt| !prompt.is_empty()).count() as u64;
-    match share.estimate {
-        none if none <= 0.0 => wilson(0, prompts),
-        all if all >= 1.0 => wilson(prompts, prompts),
-        _ => Some(share),
-    }
 }
 
 #[cfg(test)]
@@ -159,6 +157,7 @@ mod tests {
     use super::super::material::made;
     use super::*;
     use rlaif_core::config::JudgeConfig;
+    use rlaif_core::stats::interval::wilson;
 
     #[test]
     fn a_difference_is_as_wide_as_its_widest_interval() {
@@ -211,7 +210,7 @@ mod tests {
         let long = of("missing_long");
         assert!(long.low > Some(0.3) && long.value > Some(0.6), "{long:?}");
         let caused = of("missing_from_longer");
-        assert_eq!((caused.value, caused.low, caused.n), (Some(1.0), Some(1.0), 60));
+        assert_eq!((caused.value, caused.low, caused.n), (Some(1.0), wilson(30, 30).map(|all| all.low), 60));
         assert!(!found.iter().any(|it| it.measure == "missing_policy"), "there is one policy");
     }
 }

@@ -4,7 +4,7 @@ use super::material::{Material, Voice, has_order};
 use crate::agreement::RESAMPLES;
 use rlaif_core::audit::Measurement;
 use rlaif_core::records::Choice;
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::cluster_share;
 use rlaif_core::stats::position::position_report;
 
 /// Same place both times; the share of the first place among verdicts that are no ties; McNemar's p.
@@ -28,7 +28,7 @@ pub fn measure(material: &Material, voice: &Voice) -> Vec<Measurement> {
     let first: Vec<Vec<f64>> = prompts.iter().map(decided).collect();
     let verdicts = first.iter().map(Vec::len).sum::<usize>() as u64;
     let few = "it takes two prompts";
-    let interval = |values: &[Vec<f64>]| cluster_mean(values, RESAMPLES, material.run_seed);
+    let interval = |values: &[Vec<f64>]| cluster_share(values, RESAMPLES, material.run_seed);
     vec![
         Measurement::maybe(&voice.subject, names[0], interval(&same), report.pairs, few),
         Measurement::maybe(&voice.subject, names[1], interval(&first), verdicts, few),

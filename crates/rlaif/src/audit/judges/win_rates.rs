@@ -6,7 +6,7 @@ use super::looks::FITS;
 use super::material::{Item, Material, Voice};
 use crate::agreement::{RESAMPLES, TOGETHER};
 use rlaif_core::audit::Measurement;
-use rlaif_core::stats::interval::cluster_mean;
+use rlaif_core::stats::interval::cluster_share;
 use rlaif_core::stats::length::{Judged, length_controlled};
 use rlaif_store::store::{BASELINE, ORIGIN};
 
@@ -27,7 +27,7 @@ pub fn measure(
         };
         let values = material.by_prompt(|place, item| of_tuned(item, voice.p[place]?));
         let n = values.iter().map(Vec::len).sum::<usize>() as u64;
-        let rate = cluster_mean(&values, RESAMPLES, material.run_seed);
+        let rate = cluster_share(&values, RESAMPLES, material.run_seed);
         found.push(Measurement::maybe(&subject, "win_rate", rate, n, "it takes verdicts on two prompts"));
         let of_length = |place: usize, item: &Item| {
             let p = of_tuned(item, voice.p[place]?)?;

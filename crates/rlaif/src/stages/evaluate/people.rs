@@ -8,7 +8,7 @@ use super::compared::{Compared, Met};
 use crate::report::comparison::{ENOUGH_LABELS, PeopleRate};
 use crate::report::data::Estimate;
 use rlaif_core::stats::Interval;
-use rlaif_core::stats::interval::{self, cluster_mean};
+use rlaif_core::stats::interval::{self, cluster_share};
 use rlaif_core::stats::ppi::{Tuning, prediction_powered};
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub fn rate(compared: &Compared, resamples: usize, run_seed: u64) -> Option<Peop
         .iter()
         .map(|it| it.both.iter().map(|(people, judges)| f64::from(u8::from(people == judges))).collect())
         .collect();
-    let agreement = cluster_mean(&agreed, resamples, run_seed)
+    let agreement = cluster_share(&agreed, resamples, run_seed)
         .map(|it| Estimate::of(it, agreed.iter().map(Vec::len).sum()));
     let labels = labelled.len() as u64;
     let means: Vec<(f64, f64)> = labelled
@@ -148,7 +148,7 @@ mod tests {
             hits += u32::from(low <= truth && truth <= high);
             let points: Vec<Vec<f64>> =
                 study.met.iter().map(|met| vec![met.outcome.unwrap().points()]).collect();
-            raw += u32::from(!cluster_mean(&points, 200, 0).unwrap().excludes(truth));
+            raw += u32::from(!cluster_share(&points, 200, 0).unwrap().excludes(truth));
         }
         assert!((180..=198).contains(&hits), "{hits} of 200");
         assert!(raw < 5, "the raw rate's interval held the truth in {raw} of 200");
