@@ -1,5 +1,6 @@
 //! Tokens per second of scoring, of a training step and of sampling:
-//! `cargo run --release -p rlaif-model --example speed -- MODEL [score] [full] [lora] [sample]`.
+//! `cargo run --release -p rlaif-model --example speed -- MODEL [medium] [score] [full] [lora] [sample] [single]`;
+//! `medium` rounds products to bfloat16, as `run.float32_matmul_precision` does.
 //!
 //! The training step is that of the design document's measurements: 8 sequences of 256 tokens, log-probabilities at every
 //! position, forward and backward through all weights.
@@ -7,10 +8,10 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use rlaif_core::config::LoraConfig;
+use rlaif_core::config::{LoraConfig, MatmulPrecision};
 use rlaif_model::{
     Decoder, GenerateRequest, ModelFiles, PackedBatch, Reads, Result, SamplingConfig, Trainable, generate,
-    open_device,
+    open_device, set_float32_matmul_precision,
 };
 
 fn main() -> Result<()> {
@@ -18,7 +19,11 @@ fn main() -> Result<()> {
         std::env::args().nth(1).unwrap_or_else(|| "models/SmolLM2-135M-Instruct.Q4_1.gguf".to_string());
     let files = ModelFiles::open(&spec)?;
     let parts: Vec<String> = std::env::args().skip(2).collect();
-    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
+    let named = |part: &str| parts.iter().any(|p| p == part);
+    let wanted = |part: &str| named(part) || parts.iter().all(|part| part == "medium");
+    if named("medium") {
+        println!("{:?}", set_float32_matmul_precision(MatmulPrecision::Medium));
+    }
     let start = Instant::now();
     let mut decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu")?)?;
     println!("load: {:.1} s", start.elapsed().as_secs_f64());
@@ -69,32 +74,30 @@ fn main() -> Result<()> {
         }
     }
 
-    if !wanted("sample") {
-        return Ok(());
-    }
     let config = SamplingConfig {
         temperature: 1.0,
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 64,
         stop_ids: vec![],
-        batch_size: 24,
+        batch_size: 32,
     };
-    let requests: Vec<GenerateRequest> = (0..12)
-        .map(|i| GenerateRequest {
-            prompt_ids: batch.ids()[i * 8..i * 8 + 48].to_vec(),
-            n: 4,
-            seed: i as u64,
-        })
-        .collect();
-    for top_p in [1.0, 0.95] {
+    let requests = |count: usize, n: usize| -> Vec<GenerateRequest> {
+        let prompt = |i: usize| batch.ids()[i * 8..i * 8 + 48].to_vec();
+        (0..count).map(|i| GenerateRequest { prompt_ids: prompt(i), n, seed: i as u64 }).collect()
+    };
+    for (part, prompts, samples, batch_size, top_p) in
+        [("sample", 16, 4, 32, 1.0), ("sample", 16, 4, 32, 0.95), ("single", 4, 1, 1, 1.0)]
+    {
+        if !wanted(part) {
+            continue;
+        }
         let start = Instant::now();
         let mut tokens = 0;
-        generate(&decoder, &requests, &SamplingConfig { top_p, ..config.clone() }, &mut |p| {
-            tokens = p.tokens
-        })?;
+        let config = SamplingConfig { top_p, batch_size, ..config.clone() };
+        generate(&decoder, &requests(prompts, samples), &config, &mut |p| tokens = p.tokens)?;
         println!(
-            "sample (batch 24, top_p {top_p}): {:.0} tokens/s",
+            "sample (batch {batch_size}, top_p {top_p}): {:.0} tokens/s",
             tokens as f64 / start.elapsed().as_secs_f64()
         );
     }

@@ -4,20 +4,21 @@
 //! [`COLUMNS`] columns, both by pairs of the inner dimension, which is what one instruction multiplies and adds. The loops are those of
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication" (<https://doi.org/10.1145/1356052.1356053>).
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 
-use super::matrix::View;
+use super::matrix::{View, Write};
 use super::{Contiguous, dims, tensor};
 
 /// Rows of a register tile: 24 sums, two columns and a factor take 27 of 32 registers.
 const ROWS: usize = 12;
 /// Columns of a register tile: two registers of 16.
 const COLUMNS: usize = 32;
-/// Pairs of the inner dimension that are summed before a tile is written back: a panel of b is then 32 KB.
-const DEPTH: usize = 256;
-/// Rows that are packed at a time: their panels are at most 240 KB.
+/// Most pairs of the inner dimension that are summed before a tile is written back: a panel of b is then at most 48 KB.
+const DEPTH: usize = 384;
+/// Rows that are packed at a time: their panels are at most 360 KB.
 const BLOCK: usize = 20 * ROWS;
 
 /// Whether this processor can.
@@ -78,20 +79,34 @@ impl Packed {
 /// # Panics
 /// If the shapes do not fit, or the processor cannot.
 pub(crate) fn product(a: View<'_>, b: &Packed) -> Vec<f32> {
-    let mut c = vec![0.0; a.rows * b.columns];
-    add_product(&mut c, a, b);
+    let size = a.rows * b.columns;
+    let mut c = Vec::with_capacity(size);
+    write_product(&mut c.spare_capacity_mut()[..size], Write::Replace, a, b);
+    // SAFETY: a product that replaces writes every number.
+    unsafe { c.set_len(size) };
     c
 }
 
-/// c += a b for c `[m, n]` row-major.
+/// c = a b, or c += a b, for c `[m, n]` row-major.
 ///
 /// # Panics
 /// As [`product`].
-pub(crate) fn add_product(c: &mut [f32], a: View<'_>, b: &Packed) {
+pub(crate) fn product_into(c: &mut [f32], write: Write, a: View<'_>, b: &Packed) {
+    // SAFETY: the same numbers, which nobody takes for unwritten.
+    let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast(), c.len()) };
+    write_product(c, write, a, b);
+}
+
+/// [`product_into`], which reads nothing of `c` where it replaces it.
+fn write_product(c: &mut [MaybeUninit<f32>], write: Write, a: View<'_>, b: &Packed) {
     use rayon::prelude::*;
     assert!(available(), "the processor multiplies bfloat16 numbers");
     assert_eq!((a.columns, c.len()), (b.rows, a.rows * b.columns), "shapes of a product");
     let (m, n, pairs) = (a.rows, b.columns, b.pairs());
+    if pairs == 0 && write == Write::Replace {
+        c.fill(MaybeUninit::new(0.0));
+    }
+    let depth_of_pass = pairs.div_ceil(pairs.div_ceil(DEPTH).max(1)).max(1);
     let (blocks, panels) = (m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
     if blocks * panels == 0 {
         return;
@@ -100,12 +115,13 @@ pub(crate) fn add_product(c: &mut [f32], a: View<'_>, b: &Packed) {
     let wanted = 2 * rayon::current_num_threads();
     let per_part = panels.div_ceil(wanted.div_ceil(blocks).min(panels));
     let parts = panels.div_ceil(per_part);
-    let target = Target(c.as_mut_ptr());
+    let target = Target(c.as_mut_ptr().cast());
     (0..blocks * parts).into_par_iter().for_each_init(Vec::new, |packed, task| {
         let (block, part) = (task / parts, task % parts);
         let rows = block * BLOCK..((block + 1) * BLOCK).min(m);
-        for from in (0..pairs).step_by(DEPTH) {
-            let depth = DEPTH.min(pairs - from);
+        for from in (0..pairs).step_by(depth_of_pass) {
+            let depth = depth_of_pass.min(pairs - from);
+            let add = write == Write::Add || from > 0;
             pack_rows(a, rows.clone(), from..from + depth, packed);
             for panel in part * per_part..((part + 1) * per_part).min(panels) {
                 let width = COLUMNS.min(n - panel * COLUMNS);
@@ -114,7 +130,10 @@ pub(crate) fn add_product(c: &mut [f32], a: View<'_>, b: &Packed) {
                     let height = ROWS.min(rows.end - row);
                     // SAFETY: row + height ≤ m and panel * COLUMNS + width ≤ n, so the tile lies within `c`; tasks have tiles of
                     // their own.
-                    unsafe { add_tile(left, right, target.at(row * n + panel * COLUMNS), n, height, width) };
+                    unsafe {
+                        let place = target.at(row * n + panel * COLUMNS);
+                        write_tile(left, right, place, n, (height, width), add);
+                    }
                 }
             }
         }
@@ -177,29 +196,6 @@ fn pair(even: f32, odd: f32) -> u32 {
     nearest(even) | nearest(odd) << 16
 }
 
-/// Transposes pairs out of `lines`: `out[p * width + i]` is pair `p` of line `i`, where a line holds the inner dimension or, if `across`,
-/// runs across it. Lines from `count` on are 0.
-#[inline(always)]
-fn pack(matrix: Lines<'_>, first: usize, count: usize, pairs: Range<usize>, width: usize, out: &mut [u32]) {
-    let Lines { data, depth, line_stride, depth_stride } = matrix;
-    for (p, out) in pairs.zip(out.chunks_exact_mut(width)) {
-        let (even, odd) = (2 * p * depth_stride, (2 * p + 1) * depth_stride);
-        let whole = 2 * p + 1 < depth;
-        if line_stride == 1 && whole {
-            let (even, odd) = (&data[even + first..][..count], &data[odd + first..][..count]);
-            for ((out, &even), &odd) in out.iter_mut().zip(even).zip(odd) {
-                *out = pair(even, odd);
-            }
-        } else {
-            for (i, out) in out[..count].iter_mut().enumerate() {
-                let line = (first + i) * line_stride;
-                *out = pair(data[line + even], if whole { data[line + odd] } else { 0.0 });
-            }
-        }
-        out[count..].fill(0);
-    }
-}
-
 /// A matrix as lines along its inner dimension.
 #[derive(Clone, Copy)]
 struct Lines<'a> {
@@ -209,55 +205,104 @@ struct Lines<'a> {
     depth_stride: usize,
 }
 
+impl Lines<'_> {
+    /// Transposes pairs out of the lines from `first`: `out[p * width + i]` is pair `p` of line `first + i`. Lines from `count` on are 0.
+    fn pack(self, first: usize, count: usize, pairs: Range<usize>, width: usize, out: &mut [u32]) {
+        let whole = pairs.start..pairs.end.min(self.depth / 2).max(pairs.start);
+        let packed = self.pack_whole(first, count, whole.clone(), width, out);
+        self.pack_one_by_one(
+            first,
+            count,
+            whole.start + packed..pairs.end,
+            width,
+            &mut out[packed * width..],
+        );
+    }
+
+    /// The first of these pairs, as many as go by registers, and how many these are; none of them lacks its odd number.
+    fn pack_whole(
+        self,
+        first: usize,
+        count: usize,
+        pairs: Range<usize>,
+        width: usize,
+        out: &mut [u32],
+    ) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if available() && count > 0 && !pairs.is_empty() {
+            let (last_line, last_depth) = (first + count - 1, 2 * pairs.end - 1);
+            assert!(
+                last_line * self.line_stride + last_depth * self.depth_stride < self.data.len(),
+                "lines end within their matrix"
+            );
+            assert!(count <= width && pairs.len() * width <= out.len(), "there is room for {count} lines");
+            if self.line_stride == 1 {
+                // SAFETY: the processor can, and all that is read and written was just seen to be there.
+                unsafe {
+                    avx512::pack_across(self.data, self.depth_stride, first, count, pairs.clone(), width, out)
+                };
+                return pairs.len();
+            }
+            if self.depth_stride == 1 {
+                // SAFETY: as above.
+                return unsafe {
+                    avx512::pack_along(self.data, self.line_stride, first, count, pairs, width, out)
+                };
+            }
+        }
+        0
+    }
+
+    fn pack_one_by_one(self, first: usize, count: usize, pairs: Range<usize>, width: usize, out: &mut [u32]) {
+        let Lines { data, depth, line_stride, depth_stride } = self;
+        for (p, out) in pairs.zip(out.chunks_exact_mut(width)) {
+            let (even, odd) = (2 * p * depth_stride, (2 * p + 1) * depth_stride);
+            for (i, out) in out[..count].iter_mut().enumerate() {
+                let line = (first + i) * line_stride;
+                *out = pair(data[line + even], if 2 * p + 1 < depth { data[line + odd] } else { 0.0 });
+            }
+            out[count..].fill(0);
+        }
+    }
+}
+
 /// A panel of b: columns from `first`.
 fn pack_columns(b: View<'_>, first: usize, out: &mut [u32]) {
     let lines =
         Lines { data: b.data, depth: b.rows, line_stride: b.column_stride, depth_stride: b.row_stride };
-    let count = COLUMNS.min(b.columns - first);
-    packed::columns(lines, first, count, out);
+    lines.pack(first, COLUMNS.min(b.columns - first), 0..b.rows.div_ceil(2), COLUMNS, out);
 }
 
-/// Panels of a: `rows`, and `pairs` of its columns.
+/// Panels of a: these rows, and of their inner dimension these pairs.
 fn pack_rows(a: View<'_>, rows: Range<usize>, pairs: Range<usize>, out: &mut Vec<u32>) {
     let lines =
         Lines { data: a.data, depth: a.columns, line_stride: a.row_stride, depth_stride: a.column_stride };
     let panel = pairs.len() * ROWS;
     out.resize(rows.len().div_ceil(ROWS) * panel, 0);
     for (out, first) in out.chunks_exact_mut(panel).zip(rows.clone().step_by(ROWS)) {
-        packed::rows(lines, first, ROWS.min(rows.end - first), pairs.start, pairs.end, out);
+        lines.pack(first, ROWS.min(rows.end - first), pairs.clone(), ROWS, out);
     }
 }
 
-/// Packing, compiled for the processor at hand.
-mod packed {
-    use super::{COLUMNS, Lines, ROWS, pack};
-    use crate::simd::multiversion;
-
-    multiversion! {
-        pub(super) fn columns(lines: Lines<'_>, first: usize, count: usize, out: &mut [u32]) {
-            pack(lines, first, count, 0..lines.depth.div_ceil(2), COLUMNS, out);
-        }
-    }
-
-    multiversion! {
-        pub(super) fn rows(lines: Lines<'_>, first: usize, count: usize, from: usize, until: usize, out: &mut [u32]) {
-            pack(lines, first, count, from..until, ROWS, out);
-        }
-    }
-}
-
-/// c += a b for a tile of `height` rows and `width` columns whose rows are `stride` apart.
+/// c = a b, or c += a b, for a tile of height rows and width columns whose rows are `stride` apart.
 ///
 /// # Safety
 /// The processor must be able to, the tile must be in memory that nothing else touches, height at most [`ROWS`] and width at most
 /// [`COLUMNS`].
-unsafe fn add_tile(a: &[u32], b: &[u32], c: *mut f32, stride: usize, height: usize, width: usize) {
+unsafe fn write_tile(
+    a: &[u32],
+    b: &[u32],
+    c: *mut f32,
+    stride: usize,
+    (height, width): (usize, usize),
+    add: bool,
+) {
     #[cfg(target_arch = "x86_64")]
     macro_rules! of_height {
         ($($rows:literal)*) => {
             match height {
                 // SAFETY: the caller's promise.
-                $($rows => unsafe { avx512::tile::<$rows>(a, b, c, stride, width) },)*
+                $($rows => unsafe { avx512::tile::<$rows>(a, b, c, stride, width, add) },)*
                 _ => unreachable!("a tile has 1 to {ROWS} rows"),
             }
         };
@@ -265,16 +310,143 @@ unsafe fn add_tile(a: &[u32], b: &[u32], c: *mut f32, stride: usize, height: usi
     #[cfg(target_arch = "x86_64")]
     of_height!(1 2 3 4 5 6 7 8 9 10 11 12);
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no other processor is said to be able to: {a:?} {b:?} {c:?} {stride} {height} {width}");
+    unreachable!(
+        "no other processor is said to be able to: {a:?} {b:?} {c:?} {stride} {height} {width} {add}"
+    );
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::{COLUMNS, ROWS};
     use std::arch::x86_64::*;
+    use std::ops::Range;
+
+    /// Lanes of a register.
+    const LANES: usize = 16;
+
+    /// The first `count` of 16 lanes.
+    fn first_lanes(count: usize) -> __mmask16 {
+        ((1u32 << count.min(LANES)) - 1) as __mmask16
+    }
+
+    /// Packs lines that lie side by side, their numbers `stride` apart.
+    ///
+    /// # Safety
+    /// The processor must be able to, the numbers be there, and `out` have `width` for each pair, of which `count` are lines.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn pack_across(
+        data: &[f32],
+        stride: usize,
+        first: usize,
+        count: usize,
+        pairs: Range<usize>,
+        width: usize,
+        out: &mut [u32],
+    ) {
+        for (p, out) in pairs.zip(out.chunks_exact_mut(width)) {
+            for from in (0..width).step_by(LANES) {
+                let read = first_lanes(count.saturating_sub(from));
+                let even = data.as_ptr().wrapping_add(2 * p * stride + first + from);
+                // SAFETY: lanes beyond the lines are not read, lanes beyond the width not written.
+                unsafe {
+                    let even = rounded(_mm512_maskz_loadu_ps(read, even));
+                    let odd = rounded(_mm512_maskz_loadu_ps(
+                        read,
+                        data.as_ptr().wrapping_add((2 * p + 1) * stride + first + from),
+                    ));
+                    let both = _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd));
+                    _mm512_mask_storeu_epi32(
+                        out.as_mut_ptr().add(from).cast(),
+                        first_lanes(width - from),
+                        both,
+                    );
+                }
+            }
+        }
+    }
+
+    /// The bits of the nearest bfloat16 numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn rounded(x: __m512) -> __m512i {
+        // SAFETY: the bits of a register are what they are.
+        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) })
+    }
+
+    /// Packs lines of numbers that lie side by side, lines `stride` apart, 16 pairs at a time; returns how many of the pairs.
+    ///
+    /// # Safety
+    /// As [`pack_across`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn pack_along(
+        data: &[f32],
+        stride: usize,
+        first: usize,
+        count: usize,
+        pairs: Range<usize>,
+        width: usize,
+        out: &mut [u32],
+    ) -> usize {
+        let whole = pairs.len() / LANES * LANES;
+        for from in (0..width).step_by(LANES) {
+            let lanes = first_lanes(width - from);
+            for at in (0..whole).step_by(LANES) {
+                let mut square = [_mm512_setzero_si512(); LANES];
+                for (line, square) in square.iter_mut().enumerate().take(count.saturating_sub(from)) {
+                    let place =
+                        data.as_ptr().wrapping_add((first + from + line) * stride + 2 * (pairs.start + at));
+                    // SAFETY: 32 numbers of a line that is there.
+                    *square = unsafe {
+                        let (low, high) = (_mm512_loadu_ps(place), _mm512_loadu_ps(place.add(LANES)));
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                    };
+                }
+                for (pair, line) in transposed(square).into_iter().enumerate() {
+                    // SAFETY: lanes beyond the width are not written.
+                    unsafe {
+                        _mm512_mask_storeu_epi32(
+                            out.as_mut_ptr().add((at + pair) * width + from).cast(),
+                            lanes,
+                            line,
+                        )
+                    };
+                }
+            }
+        }
+        whole
+    }
+
+    /// Rows and columns exchanged.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+        // Within each quarter of the registers: 4 x 4 numbers of four rows change places.
+        let mut quarters = rows;
+        for i in (0..LANES).step_by(4) {
+            let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+            let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (low2, high2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            quarters[i] = _mm512_unpacklo_epi64(low, low2);
+            quarters[i + 1] = _mm512_unpackhi_epi64(low, low2);
+            quarters[i + 2] = _mm512_unpacklo_epi64(high, high2);
+            quarters[i + 3] = _mm512_unpackhi_epi64(high, high2);
+        }
+        // Then the quarters do.
+        let mut columns = rows;
+        for j in 0..4 {
+            let [a, b, c, d] = [quarters[j], quarters[j + 4], quarters[j + 8], quarters[j + 12]];
+            let (first, second) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+            let (third, fourth) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xee>(c, d));
+            columns[j] = _mm512_shuffle_i32x4::<0x88>(first, third);
+            columns[j + 4] = _mm512_shuffle_i32x4::<0xdd>(first, third);
+            columns[j + 8] = _mm512_shuffle_i32x4::<0x88>(second, fourth);
+            columns[j + 12] = _mm512_shuffle_i32x4::<0xdd>(second, fourth);
+        }
+        columns
+    }
 
     /// # Safety
-    /// As `add_tile`.
+    /// As `write_tile`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn tile<const HEIGHT: usize>(
         a: &[u32],
@@ -282,6 +454,7 @@ mod avx512 {
         c: *mut f32,
         stride: usize,
         width: usize,
+        add: bool,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
         for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
@@ -299,14 +472,14 @@ mod avx512 {
                 sums[1] = _mm512_dpbf16_ps(sums[1], pair, b1);
             }
         }
-        let lanes = |from: usize| ((1u32 << width.saturating_sub(from).min(16)) - 1) as __mmask16;
         for (row, sums) in sums.iter().enumerate() {
             for (from, sum) in [0, 16].into_iter().zip(sums) {
-                let (place, lanes) = (c.wrapping_add(row * stride + from), lanes(from));
+                let (place, lanes) =
+                    (c.wrapping_add(row * stride + from), first_lanes(width.saturating_sub(from)));
                 // SAFETY: only lanes within the tile are read or written.
                 unsafe {
-                    let sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(lanes, place));
-                    _mm512_mask_storeu_ps(place, lanes, sum);
+                    let before = if add { _mm512_maskz_loadu_ps(lanes, place) } else { _mm512_setzero_ps() };
+                    _mm512_mask_storeu_ps(place, lanes, _mm512_add_ps(*sum, before));
                 }
             }
         }
@@ -363,7 +536,7 @@ mod tests {
                 let at = |v: View<'_>, i: usize, j: usize| v.data[i * v.row_stride + j * v.column_stride];
                 let (va, vb) = (view(&a, m, k, turned[0]), view(&b, k, n, turned[1]));
                 let mut c = before.clone();
-                add_product(&mut c, va, &Packed::new(vb));
+                product_into(&mut c, Write::Add, va, &Packed::new(vb));
                 for (place, (found, before)) in c.iter().zip(&before).enumerate() {
                     let (i, j) = (place / n, place % n);
                     let sum: f64 = (0..k).map(|l| rounded(at(va, i, l)) * rounded(at(vb, l, j))).sum();

@@ -1,6 +1,6 @@
 //! A right factor that several products share, as exact or as rounded as they shall be.
 
-use super::bf16::{Packed, add_product};
+use super::bf16::{Packed, product_into};
 use super::matrix::{Target, View, Write, product};
 use rlaif_core::config::MatmulPrecision;
 
@@ -32,12 +32,7 @@ impl<'a> Right<'a> {
                 // SAFETY: the target is borrowed mutably here and by nobody else.
                 unsafe { product(target, write, 1.0, a, *b, true) };
             }
-            Self::Rounded(b) => {
-                if write == Write::Replace {
-                    c.fill(0.0);
-                }
-                add_product(c, a, b);
-            }
+            Self::Rounded(b) => product_into(c, write, a, b),
         }
     }
 }
