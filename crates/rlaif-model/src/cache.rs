@@ -14,7 +14,8 @@ const BLOCK: usize = 32;
 
 /// Keys (rotated) and values of a run of tokens, for all layers.
 ///
-/// Layout: `[layers, kv_heads, capacity, head_dim]`, so that one head reads a contiguous run.
+/// Layout: keys `[layers, kv_heads, head_dim, capacity]`, so that the scores of a run of tokens are sums of scaled rows; values
+/// `[layers, kv_heads, capacity, head_dim]`, so that what they add up to is, too.
 pub(crate) struct Span {
     len: usize,
     capacity: usize,
@@ -34,10 +35,12 @@ impl Span {
 
     fn write(&mut self, heads: Heads, layer: usize, at: usize, k: &[f32], v: &[f32]) {
         for head in 0..heads.key_value {
-            let to = self.offset(heads, layer, head) + at * heads.dim;
+            let to = self.offset(heads, layer, head);
             let from = head * heads.dim..(head + 1) * heads.dim;
-            self.keys[to..to + heads.dim].copy_from_slice(&k[from.clone()]);
-            self.values[to..to + heads.dim].copy_from_slice(&v[from]);
+            for (row, key) in self.keys[to..].chunks_mut(self.capacity).zip(&k[from.clone()]) {
+                row[at] = *key;
+            }
+            self.values[to + at * heads.dim..][..heads.dim].copy_from_slice(&v[from]);
         }
     }
 }
@@ -143,31 +146,65 @@ impl SampleCache {
                     let place = (start + from) - first;
                     start += span.len;
                     let offset = span.offset(heads, layer, head);
-                    let run = offset + from * heads.dim..offset + span.len * heads.dim;
-                    (from < span.len).then_some((span, run, place))
+                    (from < span.len).then_some((span, offset, from, place))
                 })
             };
-            for (span, run, place) in runs() {
-                let keys = &span.keys[run];
-                score_keys(queries, keys, heads.dim, heads.scale as f32, &mut self.scores[place..], seen);
+            for (span, offset, from, place) in runs() {
+                let keys = &span.keys[offset..][..heads.dim * span.capacity];
+                let scores = &mut self.scores[place..];
+                score_keys(queries, keys, span.capacity, from, span.len, heads.scale as f32, scores, seen);
             }
             self.scores.chunks_mut(seen).for_each(|scores| {
                 simd::softmax(scores);
             });
             out.fill(0.0);
-            for (span, run, place) in runs() {
-                weigh_values(&self.scores[place..], seen, &span.values[run], heads.dim, out);
+            for (span, offset, from, place) in runs() {
+                let values = &span.values[offset + from * heads.dim..offset + span.len * heads.dim];
+                weigh_values(&self.scores[place..], seen, values, heads.dim, out);
             }
         }
     }
 }
 
+/// Tokens that are scored together: two registers of AVX-512.
+const TOKENS: usize = 32;
+/// Numbers of a value that are added up together: four registers.
+const NUMBERS: usize = 64;
+
 simd::multiversion! {
-    /// scores[g, t] = scale * q_g . k_t, for a run of keys; rows of `scores` are `stride` apart.
-    fn score_keys(queries: &[f32], keys: &[f32], dim: usize, scale: f32, scores: &mut [f32], stride: usize) {
-        for (t, key) in keys.chunks_exact(dim).enumerate() {
-            for (g, query) in queries.chunks_exact(dim).enumerate() {
-                scores[g * stride + t] = scale * simd::dot(query, key);
+    /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart.
+    fn score_keys(
+        queries: &[f32],
+        keys: &[f32],
+        capacity: usize,
+        from: usize,
+        end: usize,
+        scale: f32,
+        scores: &mut [f32],
+        stride: usize,
+    ) {
+        let dim = keys.len() / capacity;
+        for (g, query) in queries.chunks_exact(dim).enumerate() {
+            let scores = &mut scores[g * stride..][..end - from];
+            let mut whole = scores.chunks_exact_mut(TOKENS);
+            let mut at = from;
+            for scores in &mut whole {
+                let mut sums = [[0f32; TOKENS]; 2]; // of even and of odd numbers: additions that need not wait for each other
+                for (number, q) in query.iter().enumerate() {
+                    let keys = &keys[number * capacity + at..][..TOKENS];
+                    for (sum, k) in sums[number % 2].iter_mut().zip(keys) {
+                        *sum += q * k;
+                    }
+                }
+                for (score, (even, odd)) in scores.iter_mut().zip(sums[0].iter().zip(&sums[1])) {
+                    *score = scale * (even + odd);
+                }
+                at += TOKENS;
+            }
+            let rest = whole.into_remainder();
+            rest.fill(0.0);
+            for (number, q) in query.iter().enumerate() {
+                simd::add_scaled(rest, scale * q, &keys[number * capacity + at..][..end - at]);
             }
         }
     }
@@ -176,9 +213,21 @@ simd::multiversion! {
 simd::multiversion! {
     /// out_g += sum_t weights[g, t] v_t, for a run of values.
     fn weigh_values(weights: &[f32], stride: usize, values: &[f32], dim: usize, out: &mut [f32]) {
-        for (t, value) in values.chunks_exact(dim).enumerate() {
-            for (g, out) in out.chunks_exact_mut(dim).enumerate() {
-                simd::add_scaled(out, weights[g * stride + t], value);
+        for (g, out) in out.chunks_exact_mut(dim).enumerate() {
+            let weights = &weights[g * stride..];
+            for (part, out) in out.chunks_mut(NUMBERS).enumerate() {
+                let first = part * NUMBERS;
+                if let Ok(out) = <&mut [f32; NUMBERS]>::try_from(&mut *out) {
+                    let mut sums = *out;
+                    for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
+                        simd::add_scaled(&mut sums, *weight, &value[first..][..NUMBERS]);
+                    }
+                    *out = sums;
+                } else {
+                    for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
+                        simd::add_scaled(out, *weight, &value[first..][..out.len()]);
+                    }
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::error::{ModelError, Result};
 use crate::logprobs::{self, TokenStatistics};
 use crate::lora::{Dropout, Lora, PROJECTIONS};
 use crate::ops::{self, Attention};
-use crate::packed::PackedWeight;
+use crate::packed::{PackedTogether, PackedWeight};
 use crate::params::Trainable;
 use crate::rope::Rope;
 use crate::weights::WeightSource;
@@ -51,7 +51,9 @@ pub(crate) struct Layer {
     pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
-    pub mlp_output_norm: Option<Norm>, // behind the MLP
+    pub mlp_output_norm: Option<Norm>,               // behind the MLP
+    pub packed_attention: Option<PackedTogether<3>>, // query, key and value, of a decoder that only samples
+    pub packed_mlp: Option<PackedTogether<2>>,       // gate and up, likewise
 }
 
 /// The projections that attention begins with.
@@ -85,16 +87,36 @@ pub(crate) struct Norm {
 impl Linear {
     /// `[N, in]` to `[N, out]`.
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let mut y = match &self.packed {
+        let y = match &self.packed {
             Some(packed) => packed.product(x),
             None => ops::matmul(x.clone(), &self.weight),
         };
+        self.completed(y, x)
+    }
+
+    /// y with the bias and what the adapter makes of x.
+    fn completed(&self, mut y: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
         if let Some(bias) = &self.bias {
             y = y + bias.clone();
         }
         match &self.lora {
             Some(lora) => y + lora.forward(x.clone()),
             None => y,
+        }
+    }
+
+    /// Several of the same input; one product where they were packed together.
+    fn forward_all<const K: usize>(
+        linears: [&Self; K],
+        packed: &Option<PackedTogether<K>>,
+        x: &Tensor<2>,
+    ) -> [Tensor<2>; K] {
+        match packed {
+            None => linears.map(|linear| linear.forward(x)),
+            Some(packed) => {
+                let mut products = packed.products(x).into_iter();
+                linears.map(|linear| linear.completed(products.next().expect("one for each"), x))
+            }
         }
     }
 
@@ -136,7 +158,7 @@ impl Layer {
         let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
         let [q, k, v] = match &self.attention {
             QueryKeyValue::Separate { query, key, value } => {
-                [query.forward(h), key.forward(h), value.forward(h)]
+                Linear::forward_all([query, key, value], &self.packed_attention, h)
             }
             QueryKeyValue::Fused(fused) if config.architecture.fused_by_head => {
                 let y = fused.forward(h).reshape([tokens, heads[0], 3, dim]);
@@ -157,10 +179,15 @@ impl Layer {
 
     /// The MLP, `[N, H]` to `[N, H]`.
     fn mlp(&self, h: &Tensor<2>, activation: Activation) -> Tensor<2> {
-        let inner = match (&self.gate, activation) {
-            (Some(gate), Activation::Silu) => ops::swiglu(gate.forward(h), self.up.forward(h)),
-            (Some(gate), _) => ops::activate(gate.forward(h), activation) * self.up.forward(h),
-            (None, _) => ops::activate(self.up.forward(h), activation),
+        let inner = match &self.gate {
+            None => ops::activate(self.up.forward(h), activation),
+            Some(gate) => {
+                let [gate, up] = Linear::forward_all([gate, &self.up], &self.packed_mlp, h);
+                match activation {
+                    Activation::Silu => ops::swiglu(gate, up),
+                    _ => ops::activate(gate, activation) * up,
+                }
+            }
         };
         self.down.forward(&inner)
     }
@@ -505,6 +532,8 @@ impl Reader<'_> {
             up: linear(Role::Up)?,
             down: linear(Role::Down)?,
             mlp_output_norm: optional_norm(Place::MlpOutput)?,
+            packed_attention: None,
+            packed_mlp: None,
         })
     }
 

@@ -95,7 +95,8 @@ pub fn generate(
     loop {
         while active.len() < config.batch_size {
             if ready.is_empty() {
-                ready.extend(engine.prefill(requests, &mut pending, config.batch_size - active.len()));
+                let slots = config.batch_size - active.len();
+                ready.extend(on_a_worker(|| engine.prefill(requests, &mut pending, slots)));
             }
             let Some(prompt) = ready.front_mut() else { break };
             let request = &requests[prompt.request];
@@ -113,7 +114,7 @@ pub fn generate(
         if active.is_empty() {
             break;
         }
-        engine.step(&mut active);
+        on_a_worker(|| engine.step(&mut active));
         progress.tokens += active.len();
         for ended in active.extract_if(.., |slot| slot.ended) {
             finish(ended, &mut progress);
@@ -123,6 +124,11 @@ pub fn generate(
     let complete =
         |samples: Vec<Option<Sample>>| samples.into_iter().map(|s| s.expect("every sample ended")).collect();
     Ok(samples.into_iter().map(complete).collect())
+}
+
+/// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
+fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 /// A prompt that was read and has samples left to start.

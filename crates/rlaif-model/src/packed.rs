@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::decoder::{Decoder, Layer};
+use crate::decoder::Decoder;
 #[cfg(feature = "flex")]
 use crate::kernels::{
     bf16::{Packed, product},
@@ -15,6 +15,8 @@ use crate::kernels::{
 #[cfg(feature = "flex")]
 use crate::matmul_precision::float32_matmul_precision;
 use crate::params::host_values;
+#[cfg(feature = "flex")]
+use crate::{architecture::Role, decoder::QueryKeyValue};
 #[cfg(feature = "flex")]
 use rlaif_core::config::MatmulPrecision;
 
@@ -42,6 +44,43 @@ impl PackedWeight {
     }
 }
 
+/// [`PackedWeight::product`] of several weights that share their inputs and were packed side by side.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedTogether<const K: usize> {
+    weight: PackedWeight,
+    widths: [usize; K],
+}
+
+impl<const K: usize> PackedTogether<K> {
+    #[cfg(feature = "flex")]
+    fn new(weights: [&Tensor<2>; K]) -> Self {
+        let (inputs, widths) = (weights[0].dims()[0], weights.map(|weight| weight.dims()[1]));
+        let values = weights.map(|weight| host_values(weight.clone()));
+        let width: usize = widths.iter().sum();
+        let mut joined = Vec::with_capacity(inputs * width);
+        for row in 0..inputs {
+            for (values, width) in values.iter().zip(widths) {
+                joined.extend_from_slice(&values[row * width..][..width]);
+            }
+        }
+        let weight = PackedWeight { packed: Arc::new(Packed::new(View::new(&joined, inputs, width, width))) };
+        Self { weight, widths }
+    }
+
+    /// x W for each of the weights, `[N, in]` to `[N, its out]`; carries no gradient.
+    pub fn products(&self, x: &Tensor<2>) -> [Tensor<2>; K] {
+        let (y, rows, device) = (host_values(self.weight.product(x)), x.dims()[0], x.device());
+        let width: usize = self.widths.iter().sum();
+        let mut start = 0;
+        self.widths.map(|columns| {
+            let mut part = Vec::with_capacity(rows * columns);
+            y.chunks_exact(width).for_each(|row| part.extend_from_slice(&row[start..start + columns]));
+            start += columns;
+            Tensor::from_data(TensorData::new(part, [rows, columns]), &device)
+        })
+    }
+}
+
 impl Decoder {
     /// Packs every projection and the head, if this process rounds what it multiplies and the decoder is on the CPU. The weights stay
     /// where they are, and may not change afterwards.
@@ -58,8 +97,22 @@ impl Decoder {
         };
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         self.packed_head = Some(pack(head, true));
-        for linear in self.layers.iter_mut().flat_map(Layer::projections_mut) {
-            linear.packed = Some(pack(&linear.weight, false));
+        for layer in &mut self.layers {
+            if let QueryKeyValue::Separate { query, key, value } = &layer.attention {
+                layer.packed_attention =
+                    Some(PackedTogether::new([&query.weight, &key.weight, &value.weight]));
+            }
+            layer.packed_mlp =
+                layer.gate.as_ref().map(|gate| PackedTogether::new([&gate.weight, &layer.up.weight]));
+            let (with_others, gated) = (layer.packed_attention.is_some(), layer.packed_mlp.is_some());
+            for linear in layer.projections_mut() {
+                let joined = match linear.role {
+                    Role::Query | Role::Key | Role::Value => with_others,
+                    Role::Gate | Role::Up => gated,
+                    _ => false,
+                };
+                linear.packed = (!joined).then(|| pack(&linear.weight, false));
+            }
         }
     }
 

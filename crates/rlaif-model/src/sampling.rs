@@ -101,34 +101,54 @@ simd::multiversion! {
     }
 }
 
+/// Tokens whose logit is not below `floor`.
+fn at_least(logits: &[f32], floor: f32) -> Vec<u32> {
+    const BLOCK: usize = 64; // most blocks hold none
+    let mut tokens = Vec::new();
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        if any_at_least(logits, floor) {
+            let first = (block * BLOCK) as u32;
+            tokens.extend(
+                (first..).zip(logits).filter(|(_, logit)| !(**logit < floor)).map(|(token, _)| token),
+            );
+        }
+    }
+    tokens
+}
+
+simd::multiversion! {
+    fn any_at_least(logits: &[f32], floor: f32) -> bool {
+        logits.iter().fold(false, |any, logit| any | !(*logit < floor))
+    }
+}
+
 /// Draws among the likeliest tokens that top-k and then top-p keep.
 fn draw_truncated(logits: &[f32], log_sum: f32, config: &SamplingConfig, uniform: f64) -> usize {
     let keep = if config.top_k == 0 { logits.len() } else { config.top_k.min(logits.len()) };
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let by_likelihood = |a: &u32, b: &u32| {
         logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)) // ties: the lower id, so that runs repeat
     };
-    // A nucleus is mostly a few dozen tokens: sort ever larger heads until one holds it.
-    let mut head = 64.min(keep);
+    let probability = |token: &u32| f64::from(simd::exp(logits[*token as usize] - log_sum));
+    // A nucleus is mostly a few dozen tokens: sort what lies within some nats of the likeliest, and go further down until that holds it.
+    let (largest, mut nats) = (simd::max(logits), 4.0);
     loop {
-        if head < order.len() {
-            order.select_nth_unstable_by(head, by_likelihood);
-        }
-        order[..head].sort_unstable_by(by_likelihood);
-        let probability = |token: &u32| f64::from(simd::exp(logits[*token as usize] - log_sum));
+        let floor = if nats < 1e6 { largest - nats } else { f32::NEG_INFINITY };
+        let mut order = at_least(logits, floor);
+        order.sort_unstable_by(by_likelihood);
+        order.truncate(keep);
+        let complete = order.len() == keep;
         // top-p is measured on what top-k left, as in transformers.
-        let total: f64 =
-            if config.top_k > 0 && head == keep { order[..head].iter().map(probability).sum() } else { 1.0 };
+        let total: f64 = if config.top_k > 0 && complete { order.iter().map(probability).sum() } else { 1.0 };
         let mut cumulative = 0.0;
-        let nucleus = order[..head].iter().position(|token| {
+        let nucleus = order.iter().position(|token| {
             cumulative += probability(token);
             cumulative >= config.top_p * total
         });
         let kept = match nucleus {
-            Some(last) if config.top_k == 0 || head == keep => last + 1,
-            _ if head == keep => keep,
+            Some(last) if config.top_k == 0 || complete => last + 1,
+            _ if complete => keep,
             _ => {
-                head = (head * 8).min(keep);
+                nats *= 1.5;
                 continue;
             }
         };
@@ -195,6 +215,39 @@ mod tests {
         let (token, logprob) = sample_token(&mut [1.0, 3.0, 3.0], &config(0.0, 1.0, 0), &mut rng);
         assert_eq!(token, 1, "the first of equals");
         assert!((logprob - (-(2.0 + (-2f32).exp()).ln())).abs() < 1e-6);
+    }
+
+    /// Against sorting everything, with masked, equal and far-apart logits.
+    #[test]
+    fn what_is_kept_is_what_sorting_everything_would_keep() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        for round in 0..300 {
+            let spread = [0.0, 1.0, 5.0, 1e7][round % 4];
+            let mut logits: Vec<f32> =
+                (0..200).map(|_| (rng.random_range(-1.0..1.0f32) * spread).round()).collect();
+            logits[3] = f32::NEG_INFINITY;
+            let log_sum = simd::log_sum_exp(&logits, 1.0);
+            let (top_p, top_k) = ([1.0, 0.9, 0.3][round % 3], [0, 1, 7, 250][round / 3 % 4]);
+            let uniform: f64 = rng.random();
+
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+            order.truncate(if top_k == 0 { 200 } else { top_k });
+            let p: Vec<f64> = order.iter().map(|t| f64::from(simd::exp(logits[*t] - log_sum))).collect();
+            let total: f64 = if top_k == 0 { 1.0 } else { p.iter().sum() };
+            let reached = |until: usize| p[..=until].iter().sum::<f64>() >= top_p * total;
+            let kept = (0..p.len()).find(|until| reached(*until)).map_or(p.len(), |last| last + 1);
+            let mut left = uniform * p[..kept].iter().sum::<f64>();
+            let drawn = (0..kept)
+                .find(|i| {
+                    left -= p[*i];
+                    left < 0.0
+                })
+                .unwrap_or(kept - 1);
+
+            let got = draw_truncated(&logits, log_sum, &config(1.0, top_p, top_k), uniform);
+            assert_eq!(got, order[drawn], "round {round}: top_p {top_p}, top_k {top_k}");
+        }
     }
 
     #[test]
