@@ -1,7 +1,9 @@
 """Runs each job on both sides in turn, and says the ratio of each pair of runs; scripts/bench-peer calls it.
 
-A job of ours is a whole stage of `rlaif run`, the loading and saving of the model in it; the peer's is its training or decoding loop
-alone. Peak memory is that of the process as the system accounts it. Ratios above 1 mean that ours is faster, or takes less.
+Training is timed over the steps after the first (ours by the wall times of TensorBoard's events, the peer's by its loop, whose first step is as
+any other); decoding by the peer's loop against our whole stage, the loading of the model in it. Peak memory is that of the process as the
+system accounts it. Our products are exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16.
+Ratios above 1 mean that ours is faster, or takes less.
 """
 
 import argparse
@@ -10,17 +12,19 @@ import os
 import platform
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROWS, BATCH, SAMPLES, NEW_TOKENS = 64, 8, 4, 64
+ROWS, BATCH, MICRO_BATCH, NEW_TOKENS = 64, 8, 4, 64
 TRAIN = """
 [run]
 name = "{job}"
 dir = "{folder}"
 stages = ["{job}"]
+float32_matmul_precision = "{precision}"
 [policy]
 model = "{model}"
 max_length = 512
@@ -28,7 +32,7 @@ max_length = 512
 data = ["{data}"]
 epochs = 1
 batch_size = {batch}
-micro_batch_size = {batch}
+micro_batch_size = {micro}
 holdout_fraction = 0.0
 save_steps = 1000000
 [{job}.optim]
@@ -40,6 +44,7 @@ DECODE = """
 name = "generate"
 dir = "{folder}"
 stages = ["generate"]
+float32_matmul_precision = "{precision}"
 [policy]
 model = "{model}"
 [prompts]
@@ -51,12 +56,12 @@ temperature = 1.0
 max_new_tokens = {new}
 batch_size = {batch}
 """
-# name, stage of ours, the peer's job, its flags, rows, batch of ours
+# stage of ours, the peer's job; rows, samples of each and new tokens of ours, and of the peer, which decodes up to 32 together whatever it is told
 JOBS = {
-    "reward": ("reward", "reward", [], ROWS, BATCH),
-    "dpo": ("dpo", "dpo", [], ROWS, BATCH),
-    "decode": ("generate", "generate", ["--samples", str(SAMPLES)], 16, 32),
-    "decode-1": ("generate", "generate", ["--samples", "1"], 4, 1),
+    "reward": ("reward", "reward", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
+    "dpo": ("dpo", "dpo", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
+    "decode": ("generate", "generate", (64, 4, NEW_TOKENS), (16, 4, NEW_TOKENS), 32),
+    "decode-1": ("generate", "generate", (64, 1, NEW_TOKENS), (1, 1, 4 * NEW_TOKENS), 1),
 }
 
 
@@ -71,8 +76,22 @@ def run(command, **options):
         return out.read().decode(), usage.ru_maxrss / 1e6
 
 
-def ours(args, job, folder):
-    stage, _, flags, rows, batch = JOBS[job]
+def steps(folder):
+    """Wall times of a stage's optimizer steps: TensorBoard's events are records (length, checksum, Event, checksum), and an Event begins with
+    its wall time and its step."""
+    times = {}
+    for file in folder.glob("tensorboard/**/*tfevents*"):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            length, = struct.unpack_from("<Q", data, at)
+            event, at = data[at + 12:at + 12 + length], at + 16 + length
+            if event[0] == 0x09 and event[9] == 0x10 and event[10] > 0:
+                times.setdefault(event[10], struct.unpack_from("<d", event, 1)[0])
+    return [times[step] for step in sorted(times)]
+
+
+def ours(args, job, folder, precision):
+    stage, _, (rows, samples, new), _, batch = JOBS[job]
     shutil.rmtree(folder / stage, ignore_errors=True)
     data, config = folder / "rows.jsonl", folder / "rlaif.toml"
     with open(args.preferences) as source:
@@ -81,22 +100,22 @@ def ours(args, job, folder):
         lines = [{"id": f"{i}", "prompt": row["prompt"]} for i, row in enumerate(lines)]
     data.write_text("".join(json.dumps(row) + "\n" for row in lines))
     template = DECODE if stage == "generate" else TRAIN
-    samples = int(flags[1]) if flags else SAMPLES
-    config.write_text(template.format(job=stage, folder=folder, model=Path(args.model).resolve(), data=data, batch=batch,
-                                      samples=samples, new=NEW_TOKENS, dtype=args.ours_optim))
+    config.write_text(template.format(job=stage, folder=folder, model=Path(args.model).resolve(), data=data, batch=batch, micro=MICRO_BATCH,
+                                      samples=samples, new=new, dtype=args.ours_optim, precision=precision))
     _, memory = run([args.rlaif, "run", config])
-    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
     if stage != "generate":
-        return rows / record["wall_seconds"], memory
+        times = steps(folder / stage)
+        return BATCH * (len(times) - 1) / (times[-1] - times[0]), memory
+    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
     out, _ = run([args.rlaif, "export", config, "--what", "responses"])
     tokens = sum(len(json.loads(line)["token_ids"]) for line in out.splitlines())
     return tokens / record["wall_seconds"], memory
 
 
 def peer(args, job, folder, bf16):
-    _, name, flags, rows, batch = JOBS[job]
+    _, name, _, (rows, samples, new), batch = JOBS[job]
     command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
-    command += ["--new-tokens", str(NEW_TOKENS), "--batch", str(batch), *flags, *(["--bf16"] if bf16 else [])]
+    command += ["--new-tokens", str(new), "--batch", str(batch), "--samples", str(samples), *(["--bf16"] if bf16 else [])]
     out, memory = run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     told = json.loads(out.strip().splitlines()[-1])
     return told.get("pairs_per_s", told.get("tokens_per_s")), memory
@@ -129,7 +148,9 @@ def main():
         for precision in args.precisions.split(","):
             rows = []
             for turn in range(args.pairs):
-                sides = [lambda: peer(args, job, folder, precision == "bf16"), lambda: ours(args, job, folder)]
+                rounded = precision == "bf16"
+                sides = [lambda: peer(args, job, folder, rounded),
+                         lambda: ours(args, job, folder, "medium" if rounded else "highest")]
                 results = [side() for side in (sides if turn % 2 == 0 else sides[::-1])]
                 (theirs, their_memory), (mine, memory) = results if turn % 2 == 0 else results[::-1]
                 rows.append({"job": job, "precision": precision, "peer": theirs, "ours": mine, "ratio": mine / theirs,

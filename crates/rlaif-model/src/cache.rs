@@ -24,7 +24,9 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn new(layers: usize, heads: Heads, capacity: usize) -> Self {
+    /// Of room for `tokens`, up to whole [`TOKENS`].
+    fn new(layers: usize, heads: Heads, tokens: usize) -> Self {
+        let capacity = tokens.next_multiple_of(TOKENS);
         let size = layers * heads.key_value * capacity * heads.dim;
         Self { len: 0, capacity, keys: vec![0.0; size], values: vec![0.0; size] }
     }
@@ -172,7 +174,8 @@ const TOKENS: usize = 32;
 const NUMBERS: usize = 64;
 
 simd::multiversion! {
-    /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart.
+    /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart. What a
+    /// part holds behind `end` is scored with it and left out.
     fn score_keys(
         queries: &[f32],
         keys: &[f32],
@@ -185,26 +188,26 @@ simd::multiversion! {
     ) {
         let dim = keys.len() / capacity;
         for (g, query) in queries.chunks_exact(dim).enumerate() {
-            let scores = &mut scores[g * stride..][..end - from];
-            let mut whole = scores.chunks_exact_mut(TOKENS);
             let mut at = from;
-            for scores in &mut whole {
-                let mut sums = [[0f32; TOKENS]; 2]; // of even and of odd numbers: additions that need not wait for each other
-                for (number, q) in query.iter().enumerate() {
-                    let keys = &keys[number * capacity + at..][..TOKENS];
-                    for (sum, k) in sums[number % 2].iter_mut().zip(keys) {
-                        *sum += q * k;
+            for scores in scores[g * stride..][..end - from].chunks_mut(TOKENS) {
+                if at + TOKENS <= capacity {
+                    let mut sums = [[0f32; TOKENS]; 2]; // of even and of odd numbers: additions that need not wait for each other
+                    for (number, q) in query.iter().enumerate() {
+                        let keys = &keys[number * capacity + at..][..TOKENS];
+                        for (sum, k) in sums[number % 2].iter_mut().zip(keys) {
+                            *sum += q * k;
+                        }
+                    }
+                    for (score, (even, odd)) in scores.iter_mut().zip(sums[0].iter().zip(&sums[1])) {
+                        *score = scale * (even + odd);
+                    }
+                } else {
+                    scores.fill(0.0);
+                    for (number, q) in query.iter().enumerate() {
+                        simd::add_scaled(scores, scale * q, &keys[number * capacity + at..][..scores.len()]);
                     }
                 }
-                for (score, (even, odd)) in scores.iter_mut().zip(sums[0].iter().zip(&sums[1])) {
-                    *score = scale * (even + odd);
-                }
                 at += TOKENS;
-            }
-            let rest = whole.into_remainder();
-            rest.fill(0.0);
-            for (number, q) in query.iter().enumerate() {
-                simd::add_scaled(rest, scale * q, &keys[number * capacity + at..][..end - at]);
             }
         }
     }

@@ -10,6 +10,7 @@ mod gguf;
 mod gguf_writer;
 mod hostile_files;
 mod lora;
+mod rounded;
 mod save;
 mod smollm2;
 mod tokenizer;
