@@ -1,7 +1,8 @@
 """Runs each job on both sides in turn, and says the ratio of each pair of runs; scripts/bench-peer calls it.
 
-Training is timed over the steps after the first (ours by the wall times of TensorBoard's events, the peer's by its loop, whose first step is as
-any other); decoding by the peer's loop against our whole stage, the loading of the model in it. Peak memory is that of the process as the
+The peer is timed by its own loop. A reward model of ours is timed over its steps after the first, by the wall times of TensorBoard's events; DPO
+over the whole stage, since the reference's log-probabilities come before its first step: the model's loading and both the checkpoint's and the
+model's saving are in it, as its loading is in decoding, which is timed over the whole stage too. Peak memory is that of the process as the
 system accounts it. Our products are exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16.
 Ratios above 1 mean that ours is faster, or takes less.
 """
@@ -103,10 +104,12 @@ def ours(args, job, folder, precision):
     config.write_text(template.format(job=stage, folder=folder, model=Path(args.model).resolve(), data=data, batch=batch, micro=MICRO_BATCH,
                                       samples=samples, new=new, dtype=args.ours_optim, precision=precision))
     _, memory = run([args.rlaif, "run", config])
-    if stage != "generate":
+    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
+    if stage == "reward":
         times = steps(folder / stage)
         return BATCH * (len(times) - 1) / (times[-1] - times[0]), memory
-    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
+    if stage == "dpo":
+        return rows / record["wall_seconds"], memory
     out, _ = run([args.rlaif, "export", config, "--what", "responses"])
     tokens = sum(len(json.loads(line)["token_ids"]) for line in out.splitlines())
     return tokens / record["wall_seconds"], memory

@@ -1,5 +1,5 @@
 //! Tokens per second of scoring, of a training step and of sampling:
-//! `cargo run --release -p rlaif-model --example speed -- MODEL [medium] [score] [full] [lora] [sample] [single]`;
+//! `cargo run --release -p rlaif-model --example speed -- MODEL [medium] [score] [full] [lora] [sample] [single] [scaling]`;
 //! `medium` rounds products to bfloat16, as `run.float32_matmul_precision` does.
 //!
 //! The training step is that of the design document's measurements: 8 sequences of 256 tokens, log-probabilities at every
@@ -74,6 +74,9 @@ fn main() -> Result<()> {
         }
     }
 
+    if wanted("scaling") {
+        scaling(&decoder);
+    }
     let config = SamplingConfig {
         temperature: 1.0,
         top_p: 1.0,
@@ -102,4 +105,41 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A training step of as many tokens in sequences of any length, and of sequences of one length in any number.
+fn scaling(decoder: &Decoder) {
+    let mut decoder = decoder.clone();
+    decoder.set_trainable(Trainable::Full);
+    let step = |sequences: usize, length: usize| {
+        let mut batch = PackedBatch::new();
+        let mut last = Reads::new();
+        for sequence in 0..sequences as u32 {
+            let ids: Vec<u32> =
+                (0..length as u32).map(|t| (sequence * 7919 + t * 104_729) % 40_000).collect();
+            let segment = batch.push_sequence(&ids);
+            last.indices.push(batch.last_index(segment));
+            last.targets.push(1);
+        }
+        let start = Instant::now();
+        let loss = decoder.logprobs(&decoder.hidden(&batch), &last, 1.0).mean();
+        drop(loss.backward());
+        1e3 * start.elapsed().as_secs_f64() / batch.num_tokens() as f64
+    };
+    step(2, 128);
+    println!("| tokens | sequences of | ms a token | peak memory |\n|---|---|---|---|");
+    let by_tokens = [512, 1024, 2048, 4096].map(|tokens| (tokens, 128));
+    let by_length = [256, 512, 1024, 2048].map(|length| (4096, length));
+    for (tokens, length) in by_tokens.into_iter().chain(by_length) {
+        let times = [(); 3].map(|()| step(tokens / length, length));
+        let fastest = times.into_iter().fold(f64::INFINITY, f64::min);
+        println!("| {tokens} | {length} | {fastest:.2} | {:.2} GB |", peak_gigabytes());
+    }
+}
+
+fn peak_gigabytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<f64>().ok());
+    kilobytes.map_or(f64::NAN, |kb| kb / 1e6)
 }

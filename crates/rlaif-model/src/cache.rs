@@ -9,8 +9,10 @@ use crate::attention::{Heads, first_seen};
 use crate::rope::rotate_slice;
 use crate::simd;
 
-/// Tokens in a block.
+/// Tokens in a block, which are scored together: two registers of AVX-512.
 const BLOCK: usize = 32;
+/// Numbers of a value that are added up together: four registers.
+const NUMBERS: usize = 64;
 
 /// Keys (rotated) and values of a run of tokens, for all layers.
 ///
@@ -24,9 +26,9 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Of room for `tokens`, up to whole [`TOKENS`].
+    /// Of room for `tokens`, in whole blocks.
     fn new(layers: usize, heads: Heads, tokens: usize) -> Self {
-        let capacity = tokens.next_multiple_of(TOKENS);
+        let capacity = tokens.next_multiple_of(BLOCK);
         let size = layers * heads.key_value * capacity * heads.dim;
         Self { len: 0, capacity, keys: vec![0.0; size], values: vec![0.0; size] }
     }
@@ -168,11 +170,6 @@ impl SampleCache {
     }
 }
 
-/// Tokens that are scored together: two registers of AVX-512.
-const TOKENS: usize = 32;
-/// Numbers of a value that are added up together: four registers.
-const NUMBERS: usize = 64;
-
 simd::multiversion! {
     /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart. What a
     /// part holds behind `end` is scored with it and left out.
@@ -189,11 +186,11 @@ simd::multiversion! {
         let dim = keys.len() / capacity;
         for (g, query) in queries.chunks_exact(dim).enumerate() {
             let mut at = from;
-            for scores in scores[g * stride..][..end - from].chunks_mut(TOKENS) {
-                if at + TOKENS <= capacity {
-                    let mut sums = [[0f32; TOKENS]; 2]; // of even and of odd numbers: additions that need not wait for each other
+            for scores in scores[g * stride..][..end - from].chunks_mut(BLOCK) {
+                if at + BLOCK <= capacity {
+                    let mut sums = [[0f32; BLOCK]; 2]; // of even and of odd numbers: additions that need not wait for each other
                     for (number, q) in query.iter().enumerate() {
-                        let keys = &keys[number * capacity + at..][..TOKENS];
+                        let keys = &keys[number * capacity + at..][..BLOCK];
                         for (sum, k) in sums[number % 2].iter_mut().zip(keys) {
                             *sum += q * k;
                         }
@@ -207,7 +204,7 @@ simd::multiversion! {
                         simd::add_scaled(scores, scale * q, &keys[number * capacity + at..][..scores.len()]);
                     }
                 }
-                at += TOKENS;
+                at += BLOCK;
             }
         }
     }

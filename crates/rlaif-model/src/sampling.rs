@@ -101,7 +101,7 @@ simd::multiversion! {
     }
 }
 
-/// Tokens whose logit is not below `floor`.
+/// Tokens whose logit reaches `floor`.
 fn at_least(logits: &[f32], floor: f32) -> Vec<u32> {
     const BLOCK: usize = 64; // most blocks hold none
     let mut tokens = Vec::new();
@@ -109,7 +109,7 @@ fn at_least(logits: &[f32], floor: f32) -> Vec<u32> {
         if any_at_least(logits, floor) {
             let first = (block * BLOCK) as u32;
             tokens.extend(
-                (first..).zip(logits).filter(|(_, logit)| !(**logit < floor)).map(|(token, _)| token),
+                (first..).zip(logits).filter(|(_, logit)| reaches(**logit, floor)).map(|(token, _)| token),
             );
         }
     }
@@ -118,8 +118,14 @@ fn at_least(logits: &[f32], floor: f32) -> Vec<u32> {
 
 simd::multiversion! {
     fn any_at_least(logits: &[f32], floor: f32) -> bool {
-        logits.iter().fold(false, |any, logit| any | !(*logit < floor))
+        logits.iter().fold(false, |any, logit| any | reaches(*logit, floor))
     }
+}
+
+/// NaN does too: it must not stay hidden.
+#[inline(always)]
+fn reaches(logit: f32, floor: f32) -> bool {
+    logit >= floor || logit.is_nan()
 }
 
 /// Draws among the likeliest tokens that top-k and then top-p keep.

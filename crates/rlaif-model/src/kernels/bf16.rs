@@ -315,6 +315,27 @@ unsafe fn write_tile(
     );
 }
 
+/// Billions of operations a second of register tiles whose factors stay in the cache of each thread: what a product could reach.
+#[cfg(test)]
+pub(super) fn peak(threads: usize) -> f64 {
+    use rayon::prelude::*;
+    let (depth, tiles) = (64, 100_000);
+    let once = || {
+        let start = std::time::Instant::now();
+        (0..threads).into_par_iter().for_each(|_| {
+            let (a, b) = (vec![0x3f80_3f80; depth * ROWS], vec![0x3f80_3f80; depth * COLUMNS]);
+            let mut c = vec![0.0; ROWS * COLUMNS];
+            for _ in 0..tiles {
+                // SAFETY: the tile is all of `c`.
+                unsafe { write_tile(&a, &b, c.as_mut_ptr(), COLUMNS, (ROWS, COLUMNS), false) };
+            }
+            std::hint::black_box(c);
+        });
+        (threads * tiles * 4 * depth * ROWS * COLUMNS) as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| once()).fold(0.0, f64::max)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::{COLUMNS, ROWS};

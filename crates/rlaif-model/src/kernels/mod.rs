@@ -286,4 +286,6 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
 }
 
 #[cfg(test)]
+mod roofline;
+#[cfg(test)]
 mod tests;

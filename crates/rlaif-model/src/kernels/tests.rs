@@ -10,13 +10,13 @@ use crate::config::ModelConfig;
 use crate::ops::Attention;
 use crate::rope::Rope;
 
-fn random(seed: u64, shape: [usize; 2]) -> Tensor<2> {
+pub(super) fn random(seed: u64, shape: [usize; 2]) -> Tensor<2> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| rng.random_range(-1.5..1.5)).collect();
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
-fn leaf(seed: u64, shape: [usize; 2]) -> Tensor<2> {
+pub(super) fn leaf(seed: u64, shape: [usize; 2]) -> Tensor<2> {
     random(seed, shape).autodiff().require_grad()
 }
 
