@@ -131,7 +131,7 @@ fn scaling(decoder: &Decoder) {
     let by_tokens = [512, 1024, 2048, 4096].map(|tokens| (tokens, 128));
     let by_length = [256, 512, 1024, 2048].map(|length| (4096, length));
     for (tokens, length) in by_tokens.into_iter().chain(by_length) {
-        let times = [(); 3].map(|()| step(tokens / length, length));
+        let times = [(); 2].map(|()| step(tokens / length, length));
         let fastest = times.into_iter().fold(f64::INFINITY, f64::min);
         println!("| {tokens} | {length} | {fastest:.2} | {:.2} GB |", peak_gigabytes());
     }
