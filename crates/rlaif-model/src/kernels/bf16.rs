@@ -4,12 +4,11 @@
 //! [`COLUMNS`] columns, both by pairs of the inner dimension, which is what one instruction multiplies and adds. The loops are those of
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication" (<https://doi.org/10.1145/1356052.1356053>).
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 
-use super::matrix::{View, Write};
+use super::matrix::{Target, View, Write};
 use super::{Contiguous, dims, tensor};
 
 /// Rows of a register tile: 24 sums, two columns and a factor take 27 of 32 registers.
@@ -81,9 +80,12 @@ impl Packed {
 pub(crate) fn product(a: View<'_>, b: &Packed) -> Vec<f32> {
     let size = a.rows * b.columns;
     let mut c = Vec::with_capacity(size);
-    write_product(&mut c.spare_capacity_mut()[..size], Write::Replace, a, b);
-    // SAFETY: a product that replaces writes every number.
-    unsafe { c.set_len(size) };
+    let target = Target::unwritten(&mut c.spare_capacity_mut()[..size], a.rows, b.columns);
+    // SAFETY: the target is borrowed mutably here and by nobody else; a product that replaces writes every number.
+    unsafe {
+        write_product(target, Write::Replace, a, b);
+        c.set_len(size);
+    }
     c
 }
 
@@ -92,19 +94,24 @@ pub(crate) fn product(a: View<'_>, b: &Packed) -> Vec<f32> {
 /// # Panics
 /// As [`product`].
 pub(crate) fn product_into(c: &mut [f32], write: Write, a: View<'_>, b: &Packed) {
-    // SAFETY: the same numbers, which nobody takes for unwritten.
-    let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast(), c.len()) };
-    write_product(c, write, a, b);
+    assert_eq!(c.len(), a.rows * b.columns, "shapes of a product");
+    let target = Target::new(c, a.rows, b.columns, b.columns);
+    // SAFETY: the target is borrowed mutably here and by nobody else.
+    unsafe { write_product(target, write, a, b) };
 }
 
-/// [`product_into`], which reads nothing of `c` where it replaces it.
-fn write_product(c: &mut [MaybeUninit<f32>], write: Write, a: View<'_>, b: &Packed) {
+/// [`product_into`], which reads nothing of the target where it replaces it.
+///
+/// # Safety
+/// Nothing else may read or write the target meanwhile, and it must still be alive.
+unsafe fn write_product(c: Target, write: Write, a: View<'_>, b: &Packed) {
     use rayon::prelude::*;
     assert!(available(), "the processor multiplies bfloat16 numbers");
-    assert_eq!((a.columns, c.len()), (b.rows, a.rows * b.columns), "shapes of a product");
+    assert_eq!((a.rows, a.columns, b.columns), (c.rows, b.rows, c.columns), "shapes of a product");
     let (m, n, pairs) = (a.rows, b.columns, b.pairs());
     if pairs == 0 && write == Write::Replace {
-        c.fill(MaybeUninit::new(0.0));
+        // SAFETY: the caller's promise; rows of zeros are written, and nothing is read.
+        (0..m).for_each(|row| unsafe { c.part(row, 1, 0, n).data.write_bytes(0, n) });
     }
     let depth_of_pass = pairs.div_ceil(pairs.div_ceil(DEPTH).max(1)).max(1);
     let (blocks, panels) = (m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
@@ -115,7 +122,6 @@ fn write_product(c: &mut [MaybeUninit<f32>], write: Write, a: View<'_>, b: &Pack
     let wanted = 2 * rayon::current_num_threads();
     let per_part = panels.div_ceil(wanted.div_ceil(blocks).min(panels));
     let parts = panels.div_ceil(per_part);
-    let target = Target(c.as_mut_ptr().cast());
     (0..blocks * parts).into_par_iter().for_each_init(Vec::new, |packed, task| {
         let (block, part) = (task / parts, task % parts);
         let rows = block * BLOCK..((block + 1) * BLOCK).min(m);
@@ -128,12 +134,8 @@ fn write_product(c: &mut [MaybeUninit<f32>], write: Write, a: View<'_>, b: &Pack
                 let right = b.part(panel, from, depth);
                 for (left, row) in packed.chunks_exact(depth * ROWS).zip(rows.clone().step_by(ROWS)) {
                     let height = ROWS.min(rows.end - row);
-                    // SAFETY: row + height ≤ m and panel * COLUMNS + width ≤ n, so the tile lies within `c`; tasks have tiles of
-                    // their own.
-                    unsafe {
-                        let place = target.at(row * n + panel * COLUMNS);
-                        write_tile(left, right, place, n, (height, width), add);
-                    }
+                    // SAFETY: the processor can, and tasks have tiles of their own.
+                    unsafe { write_tile(left, right, c.part(row, height, panel * COLUMNS, width), add) };
                 }
             }
         }
@@ -162,24 +164,6 @@ pub(crate) fn weight_gradient(grad: &FlexTensor, x: &FlexTensor) -> FlexTensor {
     let (grad, x) = (Contiguous::of(grad), Contiguous::of(x));
     let grad = Packed::new(View::new(grad.slice(), tokens, outputs, outputs));
     tensor(product(View::new(x.slice(), tokens, inputs, inputs).t(), &grad), [inputs, outputs])
-}
-
-/// Where tasks write side by side.
-#[derive(Clone, Copy)]
-struct Target(*mut f32);
-
-// SAFETY: tasks write disjoint tiles.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    /// # Safety
-    /// The offset must be within the matrix.
-    unsafe fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
-    }
 }
 
 /// The nearest bfloat16, ties to even, as its bits; NaN stays NaN.
@@ -284,25 +268,17 @@ fn pack_rows(a: View<'_>, rows: Range<usize>, pairs: Range<usize>, out: &mut Vec
     }
 }
 
-/// c = a b, or c += a b, for a tile of height rows and width columns whose rows are `stride` apart.
+/// c = a b, or c += a b, for a tile of at most [`ROWS`] and [`COLUMNS`].
 ///
 /// # Safety
-/// The processor must be able to, the tile must be in memory that nothing else touches, height at most [`ROWS`] and width at most
-/// [`COLUMNS`].
-unsafe fn write_tile(
-    a: &[u32],
-    b: &[u32],
-    c: *mut f32,
-    stride: usize,
-    (height, width): (usize, usize),
-    add: bool,
-) {
+/// The processor must be able to, and nothing else may touch the tile.
+unsafe fn write_tile(a: &[u32], b: &[u32], c: Target, add: bool) {
     #[cfg(target_arch = "x86_64")]
     macro_rules! of_height {
         ($($rows:literal)*) => {
-            match height {
+            match c.rows {
                 // SAFETY: the caller's promise.
-                $($rows => unsafe { avx512::tile::<$rows>(a, b, c, stride, width, add) },)*
+                $($rows => unsafe { avx512::tile::<$rows>(a, b, c, add) },)*
                 _ => unreachable!("a tile has 1 to {ROWS} rows"),
             }
         };
@@ -310,9 +286,7 @@ unsafe fn write_tile(
     #[cfg(target_arch = "x86_64")]
     of_height!(1 2 3 4 5 6 7 8 9 10 11 12);
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!(
-        "no other processor is said to be able to: {a:?} {b:?} {c:?} {stride} {height} {width} {add}"
-    );
+    unreachable!("no other processor is said to be able to: {a:?} {b:?} {:?} {add}", c.data);
 }
 
 /// Billions of operations a second of register tiles whose factors stay in the cache of each thread: what a product could reach.
@@ -327,7 +301,7 @@ pub(super) fn peak(threads: usize) -> f64 {
             let mut c = vec![0.0; ROWS * COLUMNS];
             for _ in 0..tiles {
                 // SAFETY: the tile is all of `c`.
-                unsafe { write_tile(&a, &b, c.as_mut_ptr(), COLUMNS, (ROWS, COLUMNS), false) };
+                unsafe { write_tile(&a, &b, Target::new(&mut c, ROWS, COLUMNS, COLUMNS), false) };
             }
             std::hint::black_box(c);
         });
@@ -338,7 +312,7 @@ pub(super) fn peak(threads: usize) -> f64 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{COLUMNS, ROWS};
+    use super::{COLUMNS, ROWS, Target};
     use std::arch::x86_64::*;
     use std::ops::Range;
 
@@ -469,14 +443,7 @@ mod avx512 {
     /// # Safety
     /// As `write_tile`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn tile<const HEIGHT: usize>(
-        a: &[u32],
-        b: &[u32],
-        c: *mut f32,
-        stride: usize,
-        width: usize,
-        add: bool,
-    ) {
+    pub(super) unsafe fn tile<const HEIGHT: usize>(a: &[u32], b: &[u32], c: Target, add: bool) {
         let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
         for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
             // SAFETY: both loads are of the 16 numbers from 0 and from 16 of 32; the bits of a register are what they are.
@@ -495,8 +462,10 @@ mod avx512 {
         }
         for (row, sums) in sums.iter().enumerate() {
             for (from, sum) in [0, 16].into_iter().zip(sums) {
-                let (place, lanes) =
-                    (c.wrapping_add(row * stride + from), first_lanes(width.saturating_sub(from)));
+                let (place, lanes) = (
+                    c.data.wrapping_add(row * c.row_stride + from),
+                    first_lanes(c.columns.saturating_sub(from)),
+                );
                 // SAFETY: only lanes within the tile are read or written.
                 unsafe {
                     let before = if add { _mm512_maskz_loadu_ps(lanes, place) } else { _mm512_setzero_ps() };

@@ -1,5 +1,7 @@
 //! Matrix products on views of slices, through the `gemm` crate.
 
+use std::mem::MaybeUninit;
+
 /// A matrix somewhere in a slice: `rows` x `columns`, with the distances between rows and between columns.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -33,10 +35,10 @@ impl<'a> View<'a> {
 /// columns that tasks write side by side.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
-    data: *mut f32,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
+    pub data: *mut f32,
+    pub rows: usize,
+    pub columns: usize,
+    pub row_stride: usize,
 }
 
 // SAFETY: a Target is a pointer with a shape; whoever writes through it answers for exclusivity (see `product`).
@@ -49,6 +51,12 @@ impl Target {
     pub fn new(data: &mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         check(data.len(), rows, columns, row_stride);
         Self { data: data.as_mut_ptr(), rows, columns, row_stride }
+    }
+
+    /// A matrix of numbers that nobody has written yet: its rows follow each other.
+    pub fn unwritten(data: &mut [MaybeUninit<f32>], rows: usize, columns: usize) -> Self {
+        check(data.len(), rows, columns, columns);
+        Self { data: data.as_mut_ptr().cast(), rows, columns, row_stride: columns }
     }
 
     /// The part of `rows` rows from `row` and `columns` columns from `column`.
