@@ -57,10 +57,42 @@ temperature = 1.0
 max_new_tokens = {new}
 batch_size = {batch}
 """
+PPO = """
+[run]
+name = "ppo"
+dir = "{folder}"
+stages = ["ppo"]
+float32_matmul_precision = "{precision}"
+[policy]
+model = "{model}"
+[prompts]
+train = "{data}"
+eval_fraction = 0.0
+[generate]
+batch_size = {batch}
+[ppo]
+steps = {steps}
+prompts_per_step = {prompts}
+samples_per_prompt = {samples}
+max_new_tokens = {new}
+epochs = {epochs}
+micro_batch_size = {micro}
+critic_warmup_steps = 0
+save_steps = 1000000
+{dtype}
+[[ppo.rewards]]
+kind = "length"
+min_tokens = {score_tokens}
+max_tokens = 1000
+"""
+PPO_STEPS = {"steps": 3, "prompts": 4, "samples": 4, "new": NEW_TOKENS, "epochs": 2, "micro": 4, "score_tokens": 48}
+PEER_PPO = {"steps": "--steps", "prompts": "--prompts-per-step", "samples": "--samples", "new": "--new-tokens", "epochs": "--epochs",
+            "micro": "--micro-batch", "score_tokens": "--score-tokens"}
 # stage of ours, the peer's job; rows, samples of each and new tokens of ours, and of the peer, which decodes up to 32 together whatever it is told
 JOBS = {
     "reward": ("reward", "reward", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
     "dpo": ("dpo", "dpo", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
+    "ppo": ("ppo", "ppo", (ROWS, 4, NEW_TOKENS), (ROWS, 4, NEW_TOKENS), 32),
     "decode": ("generate", "generate", (64, 4, NEW_TOKENS), (16, 4, NEW_TOKENS), 32),
     "decode-1": ("generate", "generate", (64, 1, NEW_TOKENS), (1, 1, 4 * NEW_TOKENS), 1),
 }
@@ -97,17 +129,24 @@ def ours(args, job, folder, precision):
     data, config = folder / "rows.jsonl", folder / "rlaif.toml"
     with open(args.preferences) as source:
         lines = [json.loads(line) for line in list(source)[:rows]]
-    if stage == "generate":
+    if stage in ("generate", "ppo"):
         lines = [{"id": f"{i}", "prompt": row["prompt"]} for i, row in enumerate(lines)]
     data.write_text("".join(json.dumps(row) + "\n" for row in lines))
-    template = DECODE if stage == "generate" else TRAIN
-    config.write_text(template.format(job=stage, folder=folder, model=Path(args.model).resolve(), data=data, batch=batch, micro=MICRO_BATCH,
-                                      samples=samples, new=new, dtype=args.ours_optim, precision=precision))
+    template = {"generate": DECODE, "ppo": PPO}.get(stage, TRAIN)
+    config.write_text(template.format(**{"job": stage, "folder": folder, "model": Path(args.model).resolve(), "data": data, "batch": batch,
+                                         "micro": MICRO_BATCH, "samples": samples, "new": new, "dtype": args.ours_optim,
+                                         "precision": precision, **(PPO_STEPS if stage == "ppo" else {})}))
     _, memory = run([args.rlaif, "run", config])
     record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
     if stage == "reward":
         times = steps(folder / stage)
         return BATCH * (len(times) - 1) / (times[-1] - times[0]), memory
+    if stage == "ppo":
+        times = steps(folder / stage)
+        with open(folder / stage / "metrics" / "ppo.jsonl") as file:
+            lengths = [json.loads(line)["objective/length"] for line in file]
+        tokens = sum(lengths[1:]) * PPO_STEPS["prompts"] * PPO_STEPS["samples"]
+        return tokens / (times[-1] - times[0]), memory
     if stage == "dpo":
         return rows / record["wall_seconds"], memory
     out, _ = run([args.rlaif, "export", config, "--what", "responses"])
@@ -117,6 +156,12 @@ def ours(args, job, folder, precision):
 
 def peer(args, job, folder, bf16):
     _, name, _, (rows, samples, new), batch = JOBS[job]
+    if name == "ppo":
+        loop = Path(__file__).with_name("peer_ppo.py")
+        told = [part for key, name in PEER_PPO.items() for part in (name, str(PPO_STEPS[key]))]
+        out, memory = run([sys.executable, loop, folder / "hf", args.preferences, *told, *(["--bf16"] if bf16 else [])],
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        return json.loads(out.strip().splitlines()[-1])["tokens_per_s"], memory
     command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
     command += ["--new-tokens", str(new), "--batch", str(batch), "--samples", str(samples), *(["--bf16"] if bf16 else [])]
     out, memory = run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -147,7 +192,7 @@ def main():
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.pairs} paired runs, medians (least to most)\n")
     print("| job | the peer's precision | peer | ours | ratio of speed | peer's memory | ours | ratio of memory |\n|---|---|---|---|---|---|---|---|")
     for job in args.jobs.split(","):
-        unit = "tokens/s" if job.startswith("decode") else "pairs/s"
+        unit = "pairs/s" if job in ("reward", "dpo") else "tokens/s"
         for precision in args.precisions.split(","):
             rows = []
             for turn in range(args.pairs):

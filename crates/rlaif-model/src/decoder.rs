@@ -95,14 +95,24 @@ impl Linear {
     }
 
     /// y with the bias and what the adapter makes of x.
-    fn completed(&self, mut y: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
-        if let Some(bias) = &self.bias {
-            y = y + bias.clone();
-        }
+    fn completed(&self, y: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+        let y = self.biased(y);
         match &self.lora {
             Some(lora) => y + lora.forward(x.clone()),
             None => y,
         }
+    }
+
+    fn biased(&self, y: Tensor<2>) -> Tensor<2> {
+        match &self.bias {
+            Some(bias) => y + bias.clone(),
+            None => y,
+        }
+    }
+
+    /// Whether the weight and a bias are all there is to it.
+    fn is_plain(&self) -> bool {
+        self.lora.is_none() && self.packed.is_none()
     }
 
     /// Several of the same input; one product where they were packed together.
@@ -184,6 +194,9 @@ impl Layer {
             Some(gate) => {
                 let [gate, up] = Linear::forward_all([gate, &self.up], &self.packed_mlp, h);
                 match activation {
+                    Activation::Silu if self.down.is_plain() => {
+                        return self.down.biased(ops::swiglu_matmul(gate, up, &self.down.weight));
+                    }
                     Activation::Silu => ops::swiglu(gate, up),
                     _ => ops::activate(gate, activation) * up,
                 }

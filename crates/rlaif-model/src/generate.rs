@@ -14,6 +14,7 @@ use rlaif_core::records::FinishReason;
 use crate::attention::Heads;
 use crate::batch::PackedBatch;
 use crate::cache::{PromptCache, SampleCache};
+use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LayerAttention};
 use crate::error::{ModelError, Result};
 use crate::params::host_values;
@@ -55,75 +56,17 @@ pub struct GenerateProgress {
     pub tokens: usize,
 }
 
-/// Samples `n` responses for each request; the result has the order of the requests.
-///
-/// A response ends at a stop token, at `max_new_tokens`, or where the model's context is full. The cache is in host memory, so
-/// this is made for the CPU; on a GPU it is right but every layer's attention goes through the host.
+/// [`Generator::generate`] by a [`Generator`] for these requests alone.
 ///
 /// # Errors
-/// If a setting is out of range, or a prompt is empty, outside the vocabulary, or fills the context; nothing is sampled then.
+/// As there.
 pub fn generate(
     decoder: &Decoder,
     requests: &[GenerateRequest],
     config: &SamplingConfig,
     on_progress: &mut dyn FnMut(&GenerateProgress),
 ) -> Result<Vec<Vec<Sample>>> {
-    config.check()?;
-    let context = decoder.config().max_position_embeddings;
-    for (number, request) in requests.iter().enumerate() {
-        decoder.check_ids(&request.prompt_ids)?;
-        if request.prompt_ids.len() >= context {
-            let tokens = request.prompt_ids.len();
-            let reason =
-                format!("prompt {number} has {tokens} tokens and leaves no room in the context of {context}");
-            return Err(ModelError::Input { reason });
-        }
-    }
-
-    let mut engine = Engine::new(decoder, config);
-    let mut pending: VecDeque<usize> = (0..requests.len()).collect();
-    let mut ready: VecDeque<Ready> = VecDeque::new();
-    let mut active: Vec<Slot> = Vec::new();
-    let mut samples: Vec<Vec<Option<Sample>>> = requests.iter().map(|r| vec![None; r.n]).collect();
-    let mut progress =
-        GenerateProgress { samples_total: requests.iter().map(|r| r.n).sum(), ..GenerateProgress::default() };
-    let mut finish = |slot: Slot, progress: &mut GenerateProgress| {
-        progress.samples_done += 1;
-        samples[slot.request][slot.index] = Some(slot.sample);
-    };
-
-    loop {
-        while active.len() < config.batch_size {
-            if ready.is_empty() {
-                let slots = config.batch_size - active.len();
-                ready.extend(on_a_worker(|| engine.prefill(requests, &mut pending, slots)));
-            }
-            let Some(prompt) = ready.front_mut() else { break };
-            let request = &requests[prompt.request];
-            let slot = Slot::start(prompt, request, config, engine.layers(), context);
-            prompt.next_sample += 1;
-            if prompt.next_sample == request.n {
-                ready.pop_front();
-            }
-            progress.tokens += 1;
-            match slot.ended {
-                true => finish(slot, &mut progress),
-                false => active.push(slot),
-            }
-        }
-        if active.is_empty() {
-            break;
-        }
-        on_a_worker(|| engine.step(&mut active));
-        progress.tokens += active.len();
-        for ended in active.extract_if(.., |slot| slot.ended) {
-            finish(ended, &mut progress);
-        }
-        on_progress(&progress);
-    }
-    let complete =
-        |samples: Vec<Option<Sample>>| samples.into_iter().map(|s| s.expect("every sample ended")).collect();
-    Ok(samples.into_iter().map(complete).collect())
+    Generator::new(decoder).generate(requests, config, on_progress)
 }
 
 /// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
@@ -208,20 +151,101 @@ impl<'a> Rotations<'a> {
     }
 }
 
-/// The model with its adapters merged, and what one step needs.
-struct Engine<'a> {
+/// A model that samples: adapters merged, and weights packed where products are rounded. Kept as long as the weights stay, since it is not
+/// made for nothing.
+#[derive(Debug)]
+pub struct Generator {
     decoder: Decoder,
     heads: Heads,
-    config: &'a SamplingConfig,
 }
 
-impl<'a> Engine<'a> {
-    fn new(decoder: &Decoder, config: &'a SamplingConfig) -> Self {
+impl Generator {
+    /// Of a decoder as it is now.
+    pub fn new(decoder: &Decoder) -> Self {
         let mut decoder = decoder.frozen();
         decoder.merge_lora();
         decoder.pack_weights();
         let heads = Heads::of(decoder.config());
-        Self { decoder, heads, config }
+        Self { decoder, heads }
+    }
+
+    /// Samples `n` responses for each request; the result has the order of the requests.
+    ///
+    /// A response ends at a stop token, at `max_new_tokens`, or where the model's context is full. The cache is in host memory, so
+    /// this is made for the CPU; on a GPU it is right but every layer's attention goes through the host.
+    ///
+    /// # Errors
+    /// If a setting is out of range, or a prompt is empty, outside the vocabulary, or fills the context; nothing is sampled then.
+    pub fn generate(
+        &self,
+        requests: &[GenerateRequest],
+        config: &SamplingConfig,
+        on_progress: &mut dyn FnMut(&GenerateProgress),
+    ) -> Result<Vec<Vec<Sample>>> {
+        config.check()?;
+        let context = self.decoder.config().max_position_embeddings;
+        for (number, request) in requests.iter().enumerate() {
+            self.decoder.check_ids(&request.prompt_ids)?;
+            if request.prompt_ids.len() >= context {
+                let tokens = request.prompt_ids.len();
+                let reason = format!(
+                    "prompt {number} has {tokens} tokens and leaves no room in the context of {context}"
+                );
+                return Err(ModelError::Input { reason });
+            }
+        }
+
+        let mut pending: VecDeque<usize> = (0..requests.len()).collect();
+        let mut ready: VecDeque<Ready> = VecDeque::new();
+        let mut active: Vec<Slot> = Vec::new();
+        let mut samples: Vec<Vec<Option<Sample>>> = requests.iter().map(|r| vec![None; r.n]).collect();
+        let mut progress = GenerateProgress {
+            samples_total: requests.iter().map(|r| r.n).sum(),
+            ..GenerateProgress::default()
+        };
+        let mut finish = |slot: Slot, progress: &mut GenerateProgress| {
+            progress.samples_done += 1;
+            samples[slot.request][slot.index] = Some(slot.sample);
+        };
+
+        loop {
+            while active.len() < config.batch_size {
+                if ready.is_empty() {
+                    let slots = config.batch_size - active.len();
+                    ready.extend(on_a_worker(|| self.prefill(requests, &mut pending, slots)));
+                }
+                let Some(prompt) = ready.front_mut() else { break };
+                let request = &requests[prompt.request];
+                let slot = Slot::start(prompt, request, config, self.layers(), context);
+                prompt.next_sample += 1;
+                if prompt.next_sample == request.n {
+                    ready.pop_front();
+                }
+                progress.tokens += 1;
+                match slot.ended {
+                    true => finish(slot, &mut progress),
+                    false => active.push(slot),
+                }
+            }
+            if active.is_empty() {
+                break;
+            }
+            on_a_worker(|| self.step(&mut active, config));
+            progress.tokens += active.len();
+            for ended in active.extract_if(.., |slot| slot.ended) {
+                finish(ended, &mut progress);
+            }
+            on_progress(&progress);
+        }
+        let complete = |samples: Vec<Option<Sample>>| {
+            samples.into_iter().map(|s| s.expect("every sample ended")).collect()
+        };
+        Ok(samples.into_iter().map(complete).collect())
+    }
+
+    /// The model's.
+    pub fn config(&self) -> &ModelConfig {
+        self.decoder.config()
     }
 
     fn layers(&self) -> usize {
@@ -230,7 +254,7 @@ impl<'a> Engine<'a> {
 
     /// Reads the next prompts in one packed pass: as many as the free slots need, up to [`PREFILL_TOKENS`].
     fn prefill(
-        &mut self,
+        &self,
         requests: &[GenerateRequest],
         pending: &mut VecDeque<usize>,
         slots: usize,
@@ -286,7 +310,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Feeds each sample's last token and samples the next.
-    fn step(&mut self, active: &mut [Slot]) {
+    fn step(&self, active: &mut [Slot], config: &SamplingConfig) {
         let decoder = &self.decoder;
         let Heads { query, key_value, dim, .. } = self.heads;
         let (wide, narrow) = (query * dim, key_value * dim);
@@ -311,7 +335,6 @@ impl<'a> Engine<'a> {
         });
         let all: Vec<usize> = (0..ids.len()).collect();
         let mut logits = host_values(decoder.logits_at(&hidden, &all));
-        let config = self.config;
         active
             .par_iter_mut()
             .zip(logits.par_chunks_mut(decoder.config().vocab_size))

@@ -6,7 +6,7 @@
 //! | run it | [`Decoder`] over a [`PackedBatch`], read at [`Reads`]; [`ScalarHead`] for scores and values |
 //! | train it | [`Trainable`], [`Decoder::parameters`], [`Decoder::map_parameters`], [`Decoder::add_lora`], [`Decoder::checkpointed`],
 //! | | [`Decoder::round_to_bfloat16`] |
-//! | sample from it | [`generate`] with [`SamplingConfig`] |
+//! | sample from it | [`Generator`], or [`generate`] for once, with [`SamplingConfig`] |
 //! | write it down | [`save_causal_lm`], [`save_reward_model`], [`Adapter`]; in other formats [`export_safetensors`], [`save_gguf`] |
 //!
 //! There is one implementation of the mathematics. Every step has a portable form in Burn tensors; on the CPU, the steps where time
@@ -53,7 +53,7 @@ pub use config::{ModelConfig, RopeScaling};
 pub use decoder::Decoder;
 pub use device::{available as available_devices, open_device};
 pub use error::{ModelError, Result};
-pub use generate::{GenerateProgress, GenerateRequest, Sample, generate};
+pub use generate::{GenerateProgress, GenerateRequest, Generator, Sample, generate};
 pub use gguf::{GgmlType, Gguf, GgufTensor, GgufValue, GgufWeights, dequantize, quantize, save_gguf};
 pub use heads::ScalarHead;
 pub use logprobs::TokenStatistics;

@@ -68,6 +68,18 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     portable_swiglu(gate, up)
 }
 
+/// [`swiglu`] times W, rounded as the process was told.
+///
+/// Shapes: `gate`, `up`: `[N, I]`; `weight`: `[I, out]`; returns `[N, out]`.
+pub(crate) fn swiglu_matmul(gate: Tensor<2>, up: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::device::is_flex(&gate.device()) {
+        let rounded = float32_matmul_precision() == MatmulPrecision::Medium;
+        return crate::kernels::swiglu_matmul(gate, up, weight, rounded);
+    }
+    matmul(portable_swiglu(gate, up), weight)
+}
+
 pub(crate) fn portable_swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     activation::silu(gate) * up
 }

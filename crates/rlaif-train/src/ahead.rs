@@ -69,9 +69,7 @@ impl<'a> Sampler<'a> {
                 seed: seed_of(place),
             })
             .collect();
-        let mut sampler = self.policy.clone();
-        sampler.merge_lora(); // one product a projection instead of three
-        let samples = generate(&sampler, &requests, self.sampling, &mut |progress| {
+        let samples = generate(&self.policy, &requests, self.sampling, &mut |progress| {
             told(&format!("sampling {}/{}", progress.samples_done, progress.samples_total));
         })?;
         let mut experiences = Vec::with_capacity(asked.len() * config.samples_per_prompt);

@@ -210,9 +210,7 @@ impl Watched<'_> {
             seed: seed::derive(self.run_seed, &purpose, place as u64),
         };
         let requests: Vec<GenerateRequest> = self.held_out.prompts.iter().enumerate().map(request).collect();
-        let mut sampler = learner.decoder.frozen();
-        sampler.merge_lora(); // one product a projection instead of three
-        let samples = generate(&sampler, &requests, self.held_out.sampling, &mut |progress| {
+        let samples = generate(&learner.decoder, &requests, self.held_out.sampling, &mut |progress| {
             let (sampled, all) = (progress.samples_done, progress.samples_total);
             hooks.progress(done, self.best.looks.total, &format!("held-out prompts {sampled}/{all}"));
         })?;

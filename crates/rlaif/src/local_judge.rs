@@ -7,9 +7,10 @@ use rlaif_core::records::FinishReason;
 use rlaif_core::records::Message;
 use rlaif_judge::{Greedy, LogprobModel, NextTokenItem, ScoreItem};
 use rlaif_model::{
-    Decoder, GenerateRequest, ModelFiles, PackedBatch, Reads, SamplingConfig, Tokenizer, generate,
+    Decoder, GenerateRequest, Generator, ModelFiles, PackedBatch, Reads, SamplingConfig, Tokenizer,
 };
 use rlaif_train::{TrainError, sequence_logprobs};
+use std::cell::OnceCell;
 
 /// Tokens that go through a model in one forward pass outside training; more would only take memory.
 pub const TOKENS_A_BATCH: usize = 2048;
@@ -18,6 +19,8 @@ pub const TOKENS_A_BATCH: usize = 2048;
 pub struct LocalJudge {
     decoder: Decoder,
     tokenizer: Tokenizer,
+    /// Made when it first writes something: most judges here only give log-probabilities.
+    generator: OnceCell<Generator>,
 }
 
 impl LocalJudge {
@@ -28,13 +31,17 @@ impl LocalJudge {
     /// If the model cannot be loaded.
     pub fn open(context: &mut Context, judge: &JudgeConfig) -> Result<Self> {
         if judge.model == "policy" {
-            return Ok(Self { decoder: context.judging_policy()?, tokenizer: context.tokenizer().clone() });
+            return Ok(Self::new(context.judging_policy()?, context.tokenizer().clone()));
         }
         let loading = || format!("loading the model `{}` of judge `{}`", judge.model, judge.name);
         let files = ModelFiles::open(&judge.model).with_context(loading)?;
         let decoder =
             Decoder::load(&files.config, files.weights.as_ref(), &context.device).with_context(loading)?;
-        Ok(Self { decoder, tokenizer: files.tokenizer })
+        Ok(Self::new(decoder, files.tokenizer))
+    }
+
+    fn new(decoder: Decoder, tokenizer: Tokenizer) -> Self {
+        Self { decoder, tokenizer, generator: OnceCell::new() }
     }
 
     /// Why a conversation of so many tokens cannot be judged, if it cannot.
@@ -127,7 +134,11 @@ impl LocalJudge {
             stop_ids: self.tokenizer.eos_ids().to_vec(),
             batch_size: conversations.len().max(1),
         };
-        let samples = generate(&self.decoder, &requests, &config, &mut |_| {})?;
+        let samples = self.generator.get_or_init(|| Generator::new(&self.decoder)).generate(
+            &requests,
+            &config,
+            &mut |_| {},
+        )?;
         let said = samples.into_iter().flatten().map(|sample| Greedy {
             text: self.tokenizer.decode(&sample.ids, true),
             ended: sample.finish == FinishReason::Stop,

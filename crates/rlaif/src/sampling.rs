@@ -7,7 +7,7 @@ use crate::stages::prompts::conversation_under;
 use anyhow::{Context as _, Result};
 use rlaif_core::records::{FinishReason, Prompt, Response, Split};
 use rlaif_core::seed;
-use rlaif_model::{Decoder, GenerateProgress, GenerateRequest, Sample, SamplingConfig, Tokenizer, generate};
+use rlaif_model::{Decoder, GenerateProgress, GenerateRequest, Generator, Sample, SamplingConfig, Tokenizer};
 use std::collections::BTreeSet;
 
 /// How a policy is sampled.
@@ -65,6 +65,7 @@ pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> R
     let total = prompts.len() as u64;
     let mut done = prompts.iter().filter(|prompt| have.contains(&prompt.id)).count() as u64;
     let mut progress = Progress::new(how.stage, "prompts", done, total);
+    let generator = Generator::new(decoder);
     for unit in prompts.chunks(prompts_a_unit) {
         if unit.iter().all(|prompt| have.contains(&prompt.id)) {
             continue;
@@ -72,11 +73,12 @@ pub fn sample_missing(context: &Context, decoder: &Decoder, how: &Sampling) -> R
         interrupt::check(how.stage)?;
         let requests =
             unit.iter().map(|prompt| requests_of(context, how, prompt)).collect::<Result<Vec<_>>>()?.concat();
-        let samples = generate(decoder, &requests, &how.config, &mut |at: &GenerateProgress| {
-            let note = format!("{} of {} samples in this batch", at.samples_done, at.samples_total);
-            progress.set(done, total, &note);
-        })
-        .with_context(|| format!("sampling responses of `{}`", how.policy))?;
+        let samples = generator
+            .generate(&requests, &how.config, &mut |at: &GenerateProgress| {
+                let note = format!("{} of {} samples in this batch", at.samples_done, at.samples_total);
+                progress.set(done, total, &note);
+            })
+            .with_context(|| format!("sampling responses of `{}`", how.policy))?;
         let mut responses = Vec::new();
         for (prompt, by_system) in unit.iter().zip(samples.chunks(systems_of(how))) {
             for (index, sample) in in_turn(by_system).into_iter().enumerate() {

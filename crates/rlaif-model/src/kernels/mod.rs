@@ -59,6 +59,14 @@ pub trait FusedOps: Backend {
     /// See [`swiglu`].
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// See [`swiglu`]; the factors of its products are rounded if so told.
+    fn swiglu_matmul(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rounded: bool,
+    ) -> FloatTensor<Self>;
+
     /// See [`bf16`].
     fn bf16_matmul(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -96,6 +104,12 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor
 /// As [`crate::ops::swiglu`].
 pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
+/// [`swiglu`] times W, `[I, out]`: what lies between them, `[N, I]`, is computed again in the backward pass instead of kept.
+pub(crate) fn swiglu_matmul(gate: Tensor<2>, up: Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Tensor<2> {
+    let [gate, up, weight] = [gate, up, weight.clone()].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as FusedOps>::swiglu_matmul(gate, up, weight, rounded))
 }
 
 /// x W for `[N, in]` and `[in, out]`, factors rounded to bfloat16; so are those of the gradients' products.
@@ -140,6 +154,10 @@ impl FusedOps for Flex {
 
     fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         swiglu::forward(&gate, &up)
+    }
+
+    fn swiglu_matmul(gate: FlexTensor, up: FlexTensor, weight: FlexTensor, rounded: bool) -> FlexTensor {
+        swiglu::product(&gate, &up, &weight, rounded)
     }
 
     fn bf16_matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -254,6 +272,43 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let output = swiglu::forward(gate.primitive(), up.primitive());
         match Step.prepare::<C>([gate.node(), up.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((gate.primitive().clone(), up.primitive().clone()), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn swiglu_matmul(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rounded: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+        impl Backward<Flex, 3> for Step {
+            type State = ([FlexTensor; 3], bool);
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<Flex>(&ops.node);
+                let ([gate, up, weight], rounded) = ops.state;
+                let [gate_node, up_node, weight_node] = ops.parents;
+                if let Some(node) = weight_node {
+                    let gradient = swiglu::weight_gradient(&grad, &gate, &up, rounded);
+                    grads.register::<Flex>(node.id, gradient);
+                }
+                if gate_node.is_none() && up_node.is_none() {
+                    return;
+                }
+                let found = swiglu::input_gradients(&grad, &gate, &up, &weight, rounded);
+                for (node, gradient) in [gate_node, up_node].into_iter().zip(found) {
+                    if let Some(node) = node {
+                        grads.register::<Flex>(node.id, gradient);
+                    }
+                }
+            }
+        }
+        let factors = [&gate, &up, &weight].map(|tensor| tensor.primitive().clone());
+        let output = swiglu::product(&factors[0], &factors[1], &factors[2], rounded);
+        match Step.prepare::<C>([gate.node(), up.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((factors, rounded), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

@@ -1,9 +1,11 @@
 //! SwiGLU: y = g s u with s = sigmoid(g). Then dg = dy u s (1 + g (1 - s)), du = dy g s.
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
 
-use super::{Contiguous, dims, tensor};
+use super::{Contiguous, bf16, dims, tensor};
 use crate::simd;
 
 /// Numbers that one task takes.
@@ -53,4 +55,41 @@ simd::multiversion! {
             du[i] = d * g * s;
         }
     }
+}
+
+/// y W, `[N, out]`.
+pub(crate) fn product(gate: &FlexTensor, up: &FlexTensor, weight: &FlexTensor, rounded: bool) -> FlexTensor {
+    let y = forward(gate, up);
+    if rounded { bf16::forward(&y, weight) } else { Flex::float_matmul(y, weight.clone()) }
+}
+
+/// yᵀ d of what [`product`] multiplied with, `[I, out]`, for the gradient d of its result.
+pub(crate) fn weight_gradient(
+    grad: &FlexTensor,
+    gate: &FlexTensor,
+    up: &FlexTensor,
+    rounded: bool,
+) -> FlexTensor {
+    let y = forward(gate, up);
+    if rounded {
+        bf16::weight_gradient(grad, &y)
+    } else {
+        Flex::float_matmul(Flex::float_transpose(y), grad.clone())
+    }
+}
+
+/// `[dg, du]` of [`product`].
+pub(crate) fn input_gradients(
+    grad: &FlexTensor,
+    gate: &FlexTensor,
+    up: &FlexTensor,
+    weight: &FlexTensor,
+    rounded: bool,
+) -> [FlexTensor; 2] {
+    let dy = if rounded {
+        bf16::input_gradient(grad, weight)
+    } else {
+        Flex::float_matmul(grad.clone(), Flex::float_transpose(weight.clone()))
+    };
+    backward(&dy, gate, up)
 }

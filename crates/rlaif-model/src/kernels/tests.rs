@@ -61,6 +61,24 @@ fn swiglu_is_its_portable_form() {
 }
 
 #[test]
+fn a_product_of_swiglu_is_its_portable_form() {
+    for (rows, inner, outputs) in [(37, 50, 24), (1, 7, 1)] {
+        let inputs = [leaf(1, [rows, inner]), leaf(2, [rows, inner]), leaf(3, [inner, outputs])];
+        let fused = |rounded| {
+            differentiate(&inputs, |x| super::swiglu_matmul(x[0].clone(), x[1].clone(), &x[2], rounded))
+        };
+        let portable = differentiate(&inputs, |x| {
+            crate::ops::portable_swiglu(x[0].clone(), x[1].clone()).matmul(x[2].clone())
+        });
+        assert_same(&fused(false), &portable, 1e-5);
+        let steps = differentiate(&inputs, |x| {
+            super::bf16_matmul(super::swiglu(x[0].clone(), x[1].clone()), x[2].clone())
+        });
+        assert_same(&fused(true), &steps, 0.0);
+    }
+}
+
+#[test]
 fn inputs_that_are_views_are_read_in_their_order() {
     let (x, up) = (random(1, [50, 37]), random(2, [37, 50]));
     let fused = numbers(super::swiglu(x.clone().transpose(), up.clone()));

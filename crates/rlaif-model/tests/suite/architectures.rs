@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use rlaif_core::config::LoraConfig;
 use rlaif_model::{
     Decoder, GenerateRequest, ModelConfig, ModelFiles, PackedBatch, Reads, SamplingConfig, SaveDtype,
-    ScalarHead, Trainable, WeightSource, generate, open_device, save_causal_lm, save_reward_model,
+    ScalarHead, Trainable, WeightSource, generate, save_causal_lm, save_reward_model,
 };
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn sequences(golden: &Value) -> Vec<Vec<u32>> {
 
 fn open(folder: &std::path::Path) -> (ModelFiles, Decoder) {
     let files = ModelFiles::open(folder.to_str().unwrap()).unwrap();
-    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu").unwrap()).unwrap();
+    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &device()).unwrap();
     (files, decoder)
 }
 
@@ -89,7 +89,7 @@ fn golden_values_notice_every_setting() {
         ("opt", "activation_function", json!("gelu")),
         ("gpt2", "activation_function", json!("gelu")),
     ];
-    let device = open_device("cpu").unwrap();
+    let device = device();
     for (name, key, value) in cases {
         let (files, _) = open(&golden_folder(name));
         let golden = golden(name).1;

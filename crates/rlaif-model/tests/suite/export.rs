@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{assert_close, golden, golden_folder, ids, values};
+use crate::common::{assert_close, device, golden, golden_folder, ids, values};
 use crate::gguf_writer::golden_as_gguf;
 use half::f16;
 use rlaif_core::config::LoraConfig;
 use rlaif_model::{
     Decoder, GgmlType, Gguf, GgufValue, ModelFiles, PackedBatch, SafetensorsWeights, SaveDtype, ScalarHead,
-    WeightSource, export_adapter, export_safetensors, open_device, quantize, save_gguf, save_reward_model,
+    WeightSource, export_adapter, export_safetensors, quantize, save_gguf, save_reward_model,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -51,7 +51,7 @@ fn written(files: &ModelFiles, kind: GgmlType) -> (TempDir, PathBuf) {
 
 /// Log-probs of 16 tokens.
 fn logprobs(files: &ModelFiles) -> Vec<f32> {
-    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu").unwrap()).unwrap();
+    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &device()).unwrap();
     let mut batch = PackedBatch::new();
     let segment = batch.push_sequence(&ids(7, 16));
     values(decoder.logprobs(&decoder.hidden(&batch), &batch.sequence_reads(segment), 1.0))

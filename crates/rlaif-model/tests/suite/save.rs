@@ -3,8 +3,8 @@
 use crate::common::*;
 use rlaif_core::config::LoraConfig;
 use rlaif_model::{
-    Decoder, ModelFiles, PackedBatch, SaveDtype, ScalarHead, Tokenizer, WeightSource, open_device,
-    save_causal_lm, save_reward_model,
+    Decoder, ModelFiles, PackedBatch, SaveDtype, ScalarHead, Tokenizer, WeightSource, save_causal_lm,
+    save_reward_model,
 };
 
 fn hidden(decoder: &Decoder) -> Vec<f32> {
@@ -15,7 +15,7 @@ fn hidden(decoder: &Decoder) -> Vec<f32> {
 
 fn reload(folder: &std::path::Path) -> (ModelFiles, Decoder) {
     let files = ModelFiles::open(folder.to_str().unwrap()).unwrap();
-    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu").unwrap()).unwrap();
+    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &device()).unwrap();
     (files, decoder)
 }
 

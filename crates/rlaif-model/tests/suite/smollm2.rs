@@ -1,7 +1,7 @@
 //! A real model, read from its GGUF: log-probabilities and greedy tokens of transformers on the same dequantised weights.
 
 use crate::common::*;
-use rlaif_model::{Decoder, GenerateRequest, ModelFiles, PackedBatch, SamplingConfig, generate, open_device};
+use rlaif_model::{Decoder, GenerateRequest, ModelFiles, PackedBatch, SamplingConfig, generate};
 use serde_json::Value;
 
 #[test]
@@ -10,7 +10,7 @@ fn smollm2_reproduces_transformers() {
     let files = ModelFiles::open(&path.to_string_lossy()).unwrap();
     let golden: Value = serde_json::from_str(include_str!("../golden/smollm2.json")).unwrap();
     let cases = golden["cases"].as_array().unwrap();
-    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu").unwrap()).unwrap();
+    let decoder = Decoder::load(&files.config, files.weights.as_ref(), &device()).unwrap();
 
     let mut batch = PackedBatch::new();
     let segments: Vec<_> = cases.iter().map(|case| batch.push_sequence(&token_ids(&case["ids"]))).collect();

@@ -1,8 +1,8 @@
 //! Gradient checkpointing changes memory, not what is learnt.
 
-use crate::common::{bits, llama, preferences, sampling, some_head};
+use crate::common::{bits, device, llama, preferences, sampling, some_head};
 use rlaif_core::config::{CriticTrunk, DpoConfig, LoraConfig, OptimConfig, PpoConfig, RewardConfig};
-use rlaif_model::{Decoder, ModelFiles, open_device};
+use rlaif_model::{Decoder, ModelFiles};
 use rlaif_train::{PromptIds, Silent, Tuning, train_dpo, train_ppo, train_reward};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,8 +81,7 @@ fn every_family_learns_the_same() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rlaif-model/tests/golden/models");
     for family in ["mistral", "qwen2", "qwen3", "gemma3", "gpt_neox", "opt", "gpt2"] {
         let files = ModelFiles::open(folder.join(family).to_str().unwrap()).unwrap();
-        let model =
-            || Decoder::load(&files.config, files.weights.as_ref(), &open_device("cpu").unwrap()).unwrap();
+        let model = || Decoder::load(&files.config, files.weights.as_ref(), &device()).unwrap();
         let weights = |decoder: &Decoder| -> BTreeMap<String, Vec<f32>> {
             let floats = |values: Vec<u32>| values.into_iter().map(f32::from_bits).collect();
             bits(decoder).into_iter().map(|(name, values)| (name, floats(values))).collect()

@@ -16,7 +16,7 @@ use crate::sampling::prompt_seed;
 use anyhow::{Context as _, Result};
 use rlaif_core::config::Principle;
 use rlaif_core::records::{FinishReason, Message, Prompt};
-use rlaif_model::{Decoder, GenerateRequest, Sample, SamplingConfig, generate};
+use rlaif_model::{GenerateRequest, Generator, Sample, SamplingConfig};
 use rlaif_store::jsonl::write_preferences;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// If the model cannot be used or the disk fails; finished prompts are kept.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let config = &context.config.revise;
-    let policy = context.base_policy()?;
+    let generator = Generator::new(&context.base_policy()?);
     let principles = config.principles();
     let path = context.folder.revisions();
     let have: BTreeSet<String> =
@@ -42,7 +42,7 @@ pub fn run(context: &mut Context) -> Result<StageOutcome> {
             continue;
         }
         interrupt::check("revise")?;
-        let mut writer = Writer::new(context, &policy, unit)?;
+        let mut writer = Writer::new(context, &generator, unit)?;
         progress.set(done, prompts.len() as u64, "answers");
         writer.answer()?;
         for round in 0..config.rounds {
@@ -87,7 +87,7 @@ fn finish(context: &Context) -> Result<StageOutcome> {
 /// A unit of prompts whose answers are written, criticised and revised side by side.
 struct Writer<'a> {
     context: &'a Context,
-    policy: &'a Decoder,
+    generator: &'a Generator,
     prompts: &'a [Prompt],
     sampling: SamplingConfig,
     /// Of each prompt, up to where its answer is now.
@@ -96,7 +96,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(context: &'a Context, policy: &'a Decoder, prompts: &'a [Prompt]) -> Result<Self> {
+    fn new(context: &'a Context, generator: &'a Generator, prompts: &'a [Prompt]) -> Result<Self> {
         let config = &context.config.revise;
         let sampling = SamplingConfig {
             temperature: config.temperature,
@@ -107,7 +107,7 @@ impl<'a> Writer<'a> {
             batch_size: config.batch_size,
         };
         let conversations = prompts.iter().map(|prompt| context.conversation(prompt)).collect();
-        Ok(Self { context, policy, prompts, sampling, conversations, revisions: Vec::new() })
+        Ok(Self { context, generator, prompts, sampling, conversations, revisions: Vec::new() })
     }
 
     /// The first answers.
@@ -188,7 +188,8 @@ impl<'a> Writer<'a> {
 
     /// What the policy says next in each conversation; none where there is none or no room.
     fn say(&self, asked: Vec<Option<Vec<Message>>>, purpose: &str) -> Result<Vec<Option<Sample>>> {
-        let room = self.policy.config().max_position_embeddings.saturating_sub(self.sampling.max_new_tokens);
+        let room =
+            self.generator.config().max_position_embeddings.saturating_sub(self.sampling.max_new_tokens);
         let mut requests = Vec::new();
         let mut places = Vec::new();
         for (place, (prompt, messages)) in self.prompts.iter().zip(&asked).enumerate() {
@@ -200,7 +201,9 @@ impl<'a> Writer<'a> {
                 places.push(place);
             }
         }
-        let samples = generate(self.policy, &requests, &self.sampling, &mut |_| {})
+        let samples = self
+            .generator
+            .generate(&requests, &self.sampling, &mut |_| {})
             .with_context(|| format!("sampling for `{purpose}`"))?;
         let mut said = vec![None; asked.len()];
         for (place, sample) in places.into_iter().zip(samples.into_iter().flatten()) {

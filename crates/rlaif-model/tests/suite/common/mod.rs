@@ -2,10 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rlaif_model::{Decoder, ModelConfig, Result, WeightSource, open_device};
 use serde_json::Value;
+
+/// Where models are in tests: the CPU, or the device that `RLAIF_TEST_DEVICE` names. Golden values are the same on each.
+pub fn device() -> Device {
+    open_device(std::env::var("RLAIF_TEST_DEVICE").as_deref().unwrap_or("cpu")).unwrap()
+}
 
 /// Weights drawn from a seed; biases and norms too, so that a forgotten one shows.
 pub struct RandomWeights(pub ModelConfig);
@@ -40,7 +46,7 @@ pub fn tiny_config() -> ModelConfig {
 
 pub fn tiny() -> Decoder {
     let config = tiny_config();
-    Decoder::load(&config, &RandomWeights(config.clone()), &open_device("cpu").unwrap()).unwrap()
+    Decoder::load(&config, &RandomWeights(config.clone()), &device()).unwrap()
 }
 
 /// `count` token ids below 41.
@@ -60,7 +66,7 @@ pub fn golden(name: &str) -> (Decoder, Value) {
         |file: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap() };
     let config = ModelConfig::from_hf_json(&json("config.json")).unwrap();
     let weights = Stored(std::fs::read(folder.join("model.safetensors")).unwrap());
-    let decoder = Decoder::load(&config, &weights, &open_device("cpu").unwrap()).unwrap();
+    let decoder = Decoder::load(&config, &weights, &device()).unwrap();
     (decoder, json("golden.json"))
 }
 

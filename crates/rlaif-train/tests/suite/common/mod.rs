@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use rlaif_core::config::{OptimConfig, Schedule};
 use rlaif_core::metrics::MetricRow;
 use rlaif_model::{Decoder, ModelFiles, SamplingConfig, ScalarHead, Tokenizer, Trainable, open_device};
@@ -11,6 +12,11 @@ use rlaif_train::packing::Item;
 use rlaif_train::{Hooks, PreferenceExample, sequence_logps};
 use serde_json::Value;
 
+/// Where models are in tests: the CPU, or the device that `RLAIF_TEST_DEVICE` names. Golden values are the same on each.
+pub fn device() -> Device {
+    open_device(std::env::var("RLAIF_TEST_DEVICE").as_deref().unwrap_or("cpu")).unwrap()
+}
+
 pub fn golden_llama() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../rlaif-model/tests/golden/models/llama")
 }
@@ -18,11 +24,11 @@ pub fn golden_llama() -> PathBuf {
 /// The tiny llama: 2 layers, hidden size 48, 320 tokens, bytes as its alphabet; token 2 ends a response.
 pub fn llama() -> Decoder {
     let files = ModelFiles::open_folder(&golden_llama()).unwrap();
-    Decoder::load(&files.config, &*files.weights, &open_device("cpu").unwrap()).unwrap()
+    Decoder::load(&files.config, &*files.weights, &device()).unwrap()
 }
 
 pub fn head(values: Vec<f32>) -> ScalarHead {
-    ScalarHead::from_values(values, &open_device("cpu").unwrap())
+    ScalarHead::from_values(values, &device())
 }
 
 /// A small head that is not zero, so that gradients reach the trunk from the first step.
@@ -164,7 +170,7 @@ pub fn preferences() -> Vec<PreferenceExample> {
 
 /// Three small heads that differ.
 pub fn three_heads() -> ScalarHead {
-    ScalarHead::ensemble(48, 0.1, &[1, 2, 3], &open_device("cpu").unwrap())
+    ScalarHead::ensemble(48, 0.1, &[1, 2, 3], &device())
 }
 
 /// Keeps metrics, and stops after a number of rows.

@@ -10,7 +10,7 @@ use rlaif_core::audit::Measurement;
 use rlaif_core::seed;
 use rlaif_judge::bias::{self, Open};
 use rlaif_judge::parse::is_refusal;
-use rlaif_model::{Decoder, GenerateRequest, Sample, SamplingConfig, generate};
+use rlaif_model::{Decoder, GenerateRequest, Generator, Sample, SamplingConfig};
 
 /// What is measured of an answer; the length is divided by the mean length of all.
 const MEASURES: [&str; 3] = ["bias_policy_sentiment", "bias_policy_length", "bias_policy_refusal"];
@@ -93,10 +93,12 @@ pub fn answers(context: &Context, policy: &str, decoder: &Decoder) -> Result<Opt
     let a_unit = (how.batch_size / audit.bias_samples).max(1);
     let mut progress = Progress::new("audit", "prompts", 0, requests.len() as u64);
     let mut samples: Vec<Vec<Sample>> = Vec::new();
+    let generator = Generator::new(decoder);
     for unit in requests.chunks(a_unit) {
         interrupt::check("audit")?;
         samples.extend(
-            generate(decoder, unit, &how, &mut |_| {})
+            generator
+                .generate(unit, &how, &mut |_| {})
                 .with_context(|| format!("sampling answers of `{policy}`"))?,
         );
         progress.set(samples.len() as u64, requests.len() as u64, policy);
