@@ -66,18 +66,20 @@ impl PromptCache {
         self.span.len
     }
 
-    /// Stores one layer's keys and values; keys come unrotated.
+    /// Stores one layer's keys and values of a run of tokens that begins `at` a token of the prompt; keys come unrotated.
     ///
     /// Shapes: `k`, `v`: `[tokens, kv_heads * head_dim]`; `cos`, `sin`: `[tokens, pairs]`.
-    pub fn fill(&mut self, layer: usize, k: &[f32], v: &[f32], cos: &[f32], sin: &[f32]) {
-        let (width, half) = (self.heads.key_value * self.heads.dim, cos.len() / self.span.len);
+    pub fn fill(&mut self, layer: usize, at: usize, k: &[f32], v: &[f32], cos: &[f32], sin: &[f32]) {
+        let width = self.heads.key_value * self.heads.dim;
+        let tokens = k.len() / width;
+        let half = cos.len() / tokens;
         let mut rotated = vec![0.0; width];
-        for t in 0..self.span.len {
+        for t in 0..tokens {
             rotated.copy_from_slice(&k[t * width..(t + 1) * width]);
             for head in rotated.chunks_mut(self.heads.dim) {
                 rotate_slice(head, &cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
             }
-            self.span.write(self.heads, layer, t, &rotated, &v[t * width..(t + 1) * width]);
+            self.span.write(self.heads, layer, at + t, &rotated, &v[t * width..(t + 1) * width]);
         }
     }
 }
@@ -171,8 +173,7 @@ impl SampleCache {
 }
 
 simd::multiversion! {
-    /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart. What a
-    /// part holds behind `end` is scored with it and left out.
+    /// scores[g, t] = scale * q_g . k_t, for tokens `from` to `end` of keys `[dim, capacity]`; rows of `scores` are `stride` apart.
     fn score_keys(
         queries: &[f32],
         keys: &[f32],
@@ -184,51 +185,111 @@ simd::multiversion! {
         stride: usize,
     ) {
         let dim = keys.len() / capacity;
-        for (g, query) in queries.chunks_exact(dim).enumerate() {
-            let mut at = from;
-            for scores in scores[g * stride..][..end - from].chunks_mut(BLOCK) {
-                if at + BLOCK <= capacity {
-                    let mut sums = [[0f32; BLOCK]; 2]; // of even and of odd numbers: additions that need not wait for each other
-                    for (number, q) in query.iter().enumerate() {
-                        let keys = &keys[number * capacity + at..][..BLOCK];
-                        for (sum, k) in sums[number % 2].iter_mut().zip(keys) {
-                            *sum += q * k;
-                        }
-                    }
-                    for (score, (even, odd)) in scores.iter_mut().zip(sums[0].iter().zip(&sums[1])) {
-                        *score = scale * (even + odd);
-                    }
-                } else {
-                    scores.fill(0.0);
-                    for (number, q) in query.iter().enumerate() {
-                        simd::add_scaled(scores, scale * q, &keys[number * capacity + at..][..scores.len()]);
+        let mut done = 0;
+        while done < queries.len() / dim {
+            let (queries, scores) = (&queries[done * dim..], &mut scores[done * stride..]);
+            done += match queries.len() / dim {
+                1 => score_queries::<1>(queries, keys, capacity, from, end, scale, scores, stride),
+                2 => score_queries::<2>(queries, keys, capacity, from, end, scale, scores, stride),
+                _ => score_queries::<3>(queries, keys, capacity, from, end, scale, scores, stride),
+            };
+        }
+    }
+}
+
+/// [`score_keys`] of the first G queries, which share what is read of the keys; G. What a part holds behind `end` is scored with it and
+/// left out.
+#[inline(always)]
+fn score_queries<const G: usize>(
+    queries: &[f32],
+    keys: &[f32],
+    capacity: usize,
+    from: usize,
+    end: usize,
+    scale: f32,
+    scores: &mut [f32],
+    stride: usize,
+) -> usize {
+    let dim = keys.len() / capacity;
+    let queries: [&[f32]; G] = std::array::from_fn(|g| &queries[g * dim..][..dim]);
+    for at in (from..end).step_by(BLOCK) {
+        let tokens = BLOCK.min(end - at);
+        if at + BLOCK <= capacity {
+            // Of even and of odd numbers: additions that need not wait for each other.
+            let (mut evens, mut odds) = ([[0f32; BLOCK]; G], [[0f32; BLOCK]; G]);
+            let row = |number: usize| &keys[number * capacity + at..][..BLOCK];
+            for number in (0..dim).step_by(2) {
+                for (sum, query) in evens.iter_mut().zip(&queries) {
+                    simd::add_scaled(sum, query[number], row(number));
+                }
+                if number + 1 < dim {
+                    for (sum, query) in odds.iter_mut().zip(&queries) {
+                        simd::add_scaled(sum, query[number + 1], row(number + 1));
                     }
                 }
-                at += BLOCK;
+            }
+            for (g, (even, odd)) in evens.iter().zip(&odds).enumerate() {
+                let scores = &mut scores[g * stride + at - from..][..tokens];
+                for (score, (even, odd)) in scores.iter_mut().zip(even.iter().zip(odd)) {
+                    *score = scale * (even + odd);
+                }
+            }
+        } else {
+            for (g, query) in queries.iter().enumerate() {
+                let scores = &mut scores[g * stride + at - from..][..tokens];
+                scores.fill(0.0);
+                for (number, q) in query.iter().enumerate() {
+                    simd::add_scaled(scores, scale * q, &keys[number * capacity + at..][..tokens]);
+                }
             }
         }
     }
+    G
 }
 
 simd::multiversion! {
     /// out_g += sum_t weights[g, t] v_t, for a run of values.
     fn weigh_values(weights: &[f32], stride: usize, values: &[f32], dim: usize, out: &mut [f32]) {
-        for (g, out) in out.chunks_exact_mut(dim).enumerate() {
-            let weights = &weights[g * stride..];
-            for (part, out) in out.chunks_mut(NUMBERS).enumerate() {
-                let first = part * NUMBERS;
-                if let Ok(out) = <&mut [f32; NUMBERS]>::try_from(&mut *out) {
-                    let mut sums = *out;
-                    for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
-                        simd::add_scaled(&mut sums, *weight, &value[first..][..NUMBERS]);
-                    }
-                    *out = sums;
-                } else {
-                    for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
-                        simd::add_scaled(out, *weight, &value[first..][..out.len()]);
-                    }
-                }
-            }
+        let mut done = 0;
+        while done < out.len() / dim {
+            let (weights, out) = (&weights[done * stride..], &mut out[done * dim..]);
+            done += match out.len() / dim {
+                1 => weigh_for::<1>(weights, stride, values, dim, out),
+                2 => weigh_for::<2>(weights, stride, values, dim, out),
+                _ => weigh_for::<3>(weights, stride, values, dim, out),
+            };
         }
     }
+}
+
+/// [`weigh_values`] for the first G heads, which share what is read of the values; G.
+#[inline(always)]
+fn weigh_for<const G: usize>(
+    weights: &[f32],
+    stride: usize,
+    values: &[f32],
+    dim: usize,
+    out: &mut [f32],
+) -> usize {
+    let tokens = values.len() / dim;
+    let weights: [&[f32]; G] = std::array::from_fn(|g| &weights[g * stride..][..tokens]);
+    let whole = dim - dim % NUMBERS;
+    for first in (0..whole).step_by(NUMBERS) {
+        let mut sums = [[0f32; NUMBERS]; G];
+        for (token, value) in values.chunks_exact(dim).enumerate() {
+            let value = &value[first..][..NUMBERS];
+            for (sum, weights) in sums.iter_mut().zip(&weights) {
+                simd::add_scaled(sum, weights[token], value);
+            }
+        }
+        for (g, sum) in sums.iter().enumerate() {
+            simd::add_scaled(&mut out[g * dim + first..][..NUMBERS], 1.0, sum);
+        }
+    }
+    for (g, weights) in weights.iter().enumerate() {
+        for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
+            simd::add_scaled(&mut out[g * dim + whole..(g + 1) * dim], *weight, &value[whole..]);
+        }
+    }
+    G
 }

@@ -192,6 +192,11 @@ impl Layer {
         let inner = match &self.gate {
             None => ops::activate(self.up.forward(h), activation),
             Some(gate) => {
+                if let (Some(packed), Activation::Silu, None, None) =
+                    (&self.packed_mlp, activation, &gate.bias, &self.up.bias)
+                {
+                    return self.down.forward(&packed.swiglu(h));
+                }
                 let [gate, up] = Linear::forward_all([gate, &self.up], &self.packed_mlp, h);
                 match activation {
                     Activation::Silu if self.down.is_plain() => {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use rlaif_core::records::FinishReason;
 
 use crate::attention::Heads;
-use crate::batch::PackedBatch;
+use crate::batch::{PackedBatch, SegmentId};
 use crate::cache::{PromptCache, SampleCache};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LayerAttention};
@@ -67,6 +67,14 @@ pub fn generate(
     on_progress: &mut dyn FnMut(&GenerateProgress),
 ) -> Result<Vec<Vec<Sample>>> {
     Generator::new(decoder).generate(requests, config, on_progress)
+}
+
+/// Tokens that all of several prompts begin with, and that none of them ends with.
+fn common_prefix(prompts: &[&[u32]]) -> usize {
+    let [first, others @ ..] = prompts else { return 0 };
+    let alike = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
+    let common = others.iter().map(alike).min().unwrap_or(0);
+    prompts.iter().map(|prompt| prompt.len() - 1).fold(common, usize::min)
 }
 
 /// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
@@ -259,48 +267,61 @@ impl Generator {
         pending: &mut VecDeque<usize>,
         slots: usize,
     ) -> Vec<Ready> {
-        let mut batch = PackedBatch::new();
         let mut chosen = Vec::new();
-        let mut samples = 0;
+        let (mut tokens, mut samples) = (0, 0);
         while let Some(&next) = pending.front() {
-            let request = &requests[next];
-            let full = batch.num_tokens() + request.prompt_ids.len() > PREFILL_TOKENS || samples >= slots;
-            if full && !batch.is_empty() {
+            let length = requests[next].prompt_ids.len();
+            if !chosen.is_empty() && (tokens + length > PREFILL_TOKENS || samples >= slots) {
                 break;
             }
             pending.pop_front();
-            if request.n > 0 {
-                samples += request.n;
-                chosen.push((next, batch.push_prompt(&request.prompt_ids)));
+            if requests[next].n > 0 {
+                tokens += length;
+                samples += requests[next].n;
+                chosen.push(next);
             }
         }
         if chosen.is_empty() {
             return Vec::new();
         }
 
+        // What all of them begin with, such as the system prompt, is read once.
+        let prompts: Vec<&[u32]> = chosen.iter().map(|&request| &*requests[request].prompt_ids).collect();
+        let shared = common_prefix(&prompts);
+        let mut batch = PackedBatch::new();
+        let prefix = (shared > 0).then(|| batch.push_prompt(&prompts[0][..shared]));
+        let own: Vec<SegmentId> = prompts
+            .iter()
+            .map(|prompt| match prefix {
+                None => batch.push_prompt(prompt),
+                Some(prefix) => batch.push_response(prefix, &prompt[shared..]),
+            })
+            .collect();
+
         let decoder = &self.decoder;
         let rotations = Rotations::new(decoder, batch.positions());
-        let mut caches: Vec<PromptCache> = chosen
-            .iter()
-            .map(|(r, _)| PromptCache::new(self.layers(), self.heads, requests[*r].prompt_ids.len()))
-            .collect();
+        let mut caches: Vec<PromptCache> =
+            prompts.iter().map(|ids| PromptCache::new(self.layers(), self.heads, ids.len())).collect();
         let attention = LayerAttention::new(decoder, &batch);
         let width = self.heads.key_value * self.heads.dim;
         let hidden = decoder.blocks(batch.ids(), batch.positions(), &mut |layer, q, k, v| {
             let (keys, values) = (host_values(k.clone()), host_values(v.clone()));
-            caches.par_iter_mut().zip(batch.segments()).for_each(|(cache, segment)| {
-                let tokens = segment.start..segment.start + segment.len;
-                let wide = tokens.start * width..tokens.end * width;
-                let (cos, sin) = rotations.of(layer, tokens);
-                cache.fill(layer, &keys[wide.clone()], &values[wide], cos, sin);
+            caches.par_iter_mut().zip(&own).for_each(|(cache, &own)| {
+                for (at, segment) in prefix.map(|prefix| (0, prefix)).into_iter().chain([(shared, own)]) {
+                    let segment = batch.segment(segment);
+                    let tokens = segment.start..segment.start + segment.len;
+                    let wide = tokens.start * width..tokens.end * width;
+                    let (cos, sin) = rotations.of(layer, tokens);
+                    cache.fill(layer, at, &keys[wide.clone()], &values[wide], cos, sin);
+                }
             });
             attention.of(decoder.config(), layer).forward(q, k, v)
         });
-        let last: Vec<usize> = chosen.iter().map(|(_, segment)| batch.last_index(*segment)).collect();
+        let last: Vec<usize> = own.iter().map(|&segment| batch.last_index(segment)).collect();
         let logits = host_values(decoder.logits_at(&hidden, &last));
         let rows = logits.chunks(decoder.config().vocab_size);
         let parts = chosen.into_iter().zip(caches).zip(rows);
-        let ready = |(((request, _), cache), logits): ((_, _), &[f32])| Ready {
+        let ready = |((request, cache), logits): ((_, _), &[f32])| Ready {
             request,
             cache: Arc::new(cache),
             logits: logits.to_vec(),

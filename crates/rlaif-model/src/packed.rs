@@ -11,6 +11,7 @@ use crate::decoder::Decoder;
 use crate::kernels::{
     bf16::{Packed, product},
     matrix::View,
+    swiglu,
 };
 #[cfg(feature = "flex")]
 use crate::matmul_precision::float32_matmul_precision;
@@ -78,6 +79,21 @@ impl<const K: usize> PackedTogether<K> {
             start += columns;
             Tensor::from_data(TensorData::new(part, [rows, columns]), &device)
         })
+    }
+}
+
+impl PackedTogether<2> {
+    /// SwiGLU of the products with gate and up, `[N, in]` to `[N, I]`; carries no gradient.
+    pub fn swiglu(&self, x: &Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        {
+            let ([rows, _], device) = (x.dims(), x.device());
+            let products = host_values(self.weight.product(x)); // [N, 2 I]
+            let inner = swiglu::joined(&products, rows);
+            Tensor::from_data(TensorData::new(inner, [rows, self.widths[0]]), &device)
+        }
+        #[cfg(not(feature = "flex"))]
+        match (*self.weight.never, x) {}
     }
 }
 

@@ -22,6 +22,17 @@ pub(crate) fn forward(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     tensor(y, shape)
 }
 
+/// Of gate and up side by side, `[rows, 2 I]` to `[rows, I]`.
+pub(crate) fn joined(gate_up: &[f32], rows: usize) -> Vec<f32> {
+    let width = gate_up.len() / rows / 2;
+    let mut y = vec![0.0; rows * width];
+    y.par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).for_each(|(y, gate_up)| {
+        let (gate, up) = gate_up.split_at(width);
+        forward_part(y, gate, up);
+    });
+    y
+}
+
 simd::multiversion! {
     fn forward_part(y: &mut [f32], gate: &[f32], up: &[f32]) {
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {

@@ -73,6 +73,23 @@ fn a_sample_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn prompts_that_begin_alike_are_answered_as_each_by_itself() {
+    let decoder = tiny();
+    let begin = ids(9, 20);
+    let ends = [vec![], ids(1, 1), ids(2, 5), ids(3, 30), ids(2, 5)];
+    let requests: Vec<_> =
+        (0..).zip(&ends).map(|(seed, end)| request([&begin[..], end].concat(), 2, seed)).collect();
+    let together = sample(&decoder, &requests, &config(1.0, 12, 32));
+    for (request, together) in requests.iter().zip(&together) {
+        let alone = &sample(&decoder, std::slice::from_ref(request), &config(1.0, 12, 32))[0];
+        for (a, b) in alone.iter().zip(together) {
+            assert_eq!(a.ids, b.ids);
+            assert_close(&b.logprobs, &a.logprobs, 1e-5);
+        }
+    }
+}
+
+#[test]
 fn the_context_ends_a_response_and_a_full_prompt_is_an_error() {
     let decoder = tiny();
     let samples = sample(&decoder, &[request(ids(1, 60), 2, 0)], &config(1.0, 100, 4));
