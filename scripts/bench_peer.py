@@ -1,9 +1,9 @@
 """Runs each job on both sides in turn, and says the ratio of each pair of runs; scripts/bench-peer calls it.
 
-The peer is timed by its own loop. A reward model of ours is timed over its steps after the first, by the wall times of TensorBoard's events; DPO
-over the whole stage, since the reference's log-probabilities come before its first step: the model's loading and both the checkpoint's and the
-model's saving are in it, as its loading is in decoding, which is timed over the whole stage too. Peak memory is that of the process as the
-system accounts it. Our products are exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16.
+The peer is timed by its own loop, in which nothing is loaded or saved. A reward model of ours, and ppo, are timed over their steps after the
+first, by the wall times of TensorBoard's events; so is the peer's ppo. DPO is timed over the whole stage, since the reference's log-probabilities
+come before its first step: loading the model and saving it and the checkpoint are in it. Decoding is timed over the stage, less the time of a
+stage that samples one token of one prompt: that is, of loading. Peak memory is that of the process as the system accounts it. Our products are exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16.
 Ratios above 1 mean that ours is faster, or takes less.
 """
 
@@ -25,6 +25,7 @@ TRAIN = """
 name = "{job}"
 dir = "{folder}"
 stages = ["{job}"]
+seed = {seed}
 float32_matmul_precision = "{precision}"
 [policy]
 model = "{model}"
@@ -85,16 +86,17 @@ kind = "length"
 min_tokens = {score_tokens}
 max_tokens = 1000
 """
-PPO_STEPS = {"steps": 3, "prompts": 4, "samples": 4, "new": NEW_TOKENS, "epochs": 2, "micro": 4, "score_tokens": 48}
+PPO_STEPS = {"steps": 2, "prompts": 4, "samples": 4, "new": NEW_TOKENS, "epochs": 2, "micro": 16, "score_tokens": 48}
 PEER_PPO = {"steps": "--steps", "prompts": "--prompts-per-step", "samples": "--samples", "new": "--new-tokens", "epochs": "--epochs",
-            "micro": "--micro-batch", "score_tokens": "--score-tokens"}
+            "score_tokens": "--score-tokens"}
+PEER_MICRO_BATCH = 8  # its fastest that takes no more than 11 GB; ours is of the whole rollout
 # stage of ours, the peer's job; rows, samples of each and new tokens of ours, and of the peer, which decodes up to 32 together whatever it is told
 JOBS = {
     "reward": ("reward", "reward", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
     "dpo": ("dpo", "dpo", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
     "ppo": ("ppo", "ppo", (ROWS, 4, NEW_TOKENS), (ROWS, 4, NEW_TOKENS), 32),
     "decode": ("generate", "generate", (64, 4, NEW_TOKENS), (16, 4, NEW_TOKENS), 32),
-    "decode-1": ("generate", "generate", (64, 1, NEW_TOKENS), (1, 1, 4 * NEW_TOKENS), 1),
+    "decode-1": ("generate", "generate", (16, 1, 4 * NEW_TOKENS), (1, 1, 4 * NEW_TOKENS), 1),
 }
 
 
@@ -123,8 +125,10 @@ def steps(folder):
     return [times[step] for step in sorted(times)]
 
 
-def ours(args, job, folder, precision):
-    stage, _, (rows, samples, new), _, batch = JOBS[job]
+def stage_of_ours(args, job, folder, precision, shape, seed=0):
+    """The manifest's record of a stage that ran, and its peak memory."""
+    stage, _, _, _, batch = JOBS[job]
+    rows, samples, new = shape
     shutil.rmtree(folder / stage, ignore_errors=True)
     data, config = folder / "rows.jsonl", folder / "rlaif.toml"
     with open(args.preferences) as source:
@@ -132,12 +136,18 @@ def ours(args, job, folder, precision):
     if stage in ("generate", "ppo"):
         lines = [{"id": f"{i}", "prompt": row["prompt"]} for i, row in enumerate(lines)]
     data.write_text("".join(json.dumps(row) + "\n" for row in lines))
-    template = {"generate": DECODE, "ppo": PPO}.get(stage, TRAIN)
-    config.write_text(template.format(**{"job": stage, "folder": folder, "model": Path(args.model).resolve(), "data": data, "batch": batch,
-                                         "micro": MICRO_BATCH, "samples": samples, "new": new, "dtype": args.ours_optim,
-                                         "precision": precision, **(PPO_STEPS if stage == "ppo" else {})}))
+    values = {"job": stage, "folder": folder, "model": Path(args.model).resolve(), "data": data, "batch": batch, "micro": MICRO_BATCH,
+              "samples": samples, "new": new, "dtype": args.ours_optim, "precision": precision, "seed": seed}
+    if stage == "ppo":
+        values |= PPO_STEPS
+    config.write_text({"generate": DECODE, "ppo": PPO}.get(stage, TRAIN).format(**values))
     _, memory = run([args.rlaif, "run", config])
-    record = json.loads((folder / stage / "manifest.json").read_text())["stages"][stage]
+    return json.loads((folder / stage / "manifest.json").read_text())["stages"][stage], memory
+
+
+def ours(args, job, folder, precision):
+    stage, _, shape, _, _ = JOBS[job]
+    record, memory = stage_of_ours(args, job, folder, precision, shape)
     if stage == "reward":
         times = steps(folder / stage)
         return BATCH * (len(times) - 1) / (times[-1] - times[0]), memory
@@ -148,17 +158,16 @@ def ours(args, job, folder, precision):
         tokens = sum(lengths[1:]) * PPO_STEPS["prompts"] * PPO_STEPS["samples"]
         return tokens / (times[-1] - times[0]), memory
     if stage == "dpo":
-        return rows / record["wall_seconds"], memory
-    out, _ = run([args.rlaif, "export", config, "--what", "responses"])
-    tokens = sum(len(json.loads(line)["token_ids"]) for line in out.splitlines())
-    return tokens / record["wall_seconds"], memory
+        return shape[0] / record["wall_seconds"], memory
+    loading, _ = stage_of_ours(args, job, folder, precision, (1, 1, 1))
+    return record["numbers"]["tokens"] / (record["wall_seconds"] - loading["wall_seconds"]), memory
 
 
 def peer(args, job, folder, bf16):
     _, name, _, (rows, samples, new), batch = JOBS[job]
     if name == "ppo":
         loop = Path(__file__).with_name("peer_ppo.py")
-        told = [part for key, name in PEER_PPO.items() for part in (name, str(PPO_STEPS[key]))]
+        told = [part for key, name in PEER_PPO.items() for part in (name, str(PPO_STEPS[key]))] + ["--micro-batch", str(PEER_MICRO_BATCH)]
         out, memory = run([sys.executable, loop, folder / "hf", args.preferences, *told, *(["--bf16"] if bf16 else [])],
                           env={**os.environ, "HF_HUB_OFFLINE": "1"})
         return json.loads(out.strip().splitlines()[-1])["tokens_per_s"], memory
@@ -167,6 +176,22 @@ def peer(args, job, folder, bf16):
     out, memory = run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     told = json.loads(out.strip().splitlines()[-1])
     return told.get("pairs_per_s", told.get("tokens_per_s")), memory
+
+
+def curves(args, folder):
+    """Losses of our own training, step by step: exact and rounded products, three seeds each."""
+    for job in ("reward", "dpo"):
+        losses = {}
+        for precision in ("highest", "medium"):
+            for seed in range(3):
+                stage_of_ours(args, job, folder, precision, JOBS[job][2], seed)
+                with open(folder / job / "metrics" / f"{job}.jsonl") as file:
+                    losses[precision, seed] = [json.loads(line)["loss"] for line in file]
+        print(f"\n| {job}: step | exact, by seed | rounded, by seed | rounded less exact, the largest |\n|---|---|---|---|")
+        for step in range(len(losses["highest", 0])):
+            exact, rounded = ([losses[precision, seed][step] for seed in range(3)] for precision in ("highest", "medium"))
+            told = [", ".join(f"{loss:.4f}" for loss in side) for side in (exact, rounded)]
+            print(f"| {step + 1} | {told[0]} | {told[1]} | {max((b - a for a, b in zip(exact, rounded)), key=abs):+.5f} |", flush=True)
 
 
 def main():
@@ -179,6 +204,7 @@ def main():
     parser.add_argument("--precisions", default="float32,bf16", help="of the peer")
     parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--curves", action="store_true", help="instead: losses of ours, exact and rounded")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
     # Two of the first rows have an empty side, which we refuse: neither side gets them.
@@ -186,6 +212,10 @@ def main():
     with open(args.shared / "data" / "preferences" / "pandalm.jsonl") as source:
         rows = [line for line in source if all(json.loads(line)[side].strip() for side in ("chosen", "rejected"))]
     args.preferences.write_text("".join(rows))
+    if args.curves:
+        curves(args, folder)
+        shutil.rmtree(folder)
+        return
     source = Path(args.model).resolve().parent
     run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
     measured = []

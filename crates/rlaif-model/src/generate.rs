@@ -69,19 +69,6 @@ pub fn generate(
     Generator::new(decoder).generate(requests, config, on_progress)
 }
 
-/// Tokens that all of several prompts begin with, and that none of them ends with.
-fn common_prefix(prompts: &[&[u32]]) -> usize {
-    let [first, others @ ..] = prompts else { return 0 };
-    let alike = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
-    let common = others.iter().map(alike).min().unwrap_or(0);
-    prompts.iter().map(|prompt| prompt.len() - 1).fold(common, usize::min)
-}
-
-/// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
-fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
-}
-
 /// A prompt that was read and has samples left to start.
 struct Ready {
     request: usize,
@@ -361,4 +348,17 @@ impl Generator {
             .zip(logits.par_chunks_mut(decoder.config().vocab_size))
             .for_each(|(slot, logits)| slot.take(logits, config));
     }
+}
+
+/// Tokens that all of several prompts begin with, and that none of them ends with.
+fn common_prefix(prompts: &[&[u32]]) -> usize {
+    let [first, others @ ..] = prompts else { return 0 };
+    let alike = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
+    let common = others.iter().map(alike).min().unwrap_or(0);
+    prompts.iter().map(|prompt| prompt.len() - 1).fold(common, usize::min)
+}
+
+/// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
+fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }

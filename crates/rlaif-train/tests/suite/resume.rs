@@ -6,9 +6,10 @@ use std::path::Path;
 
 use crate::common::{Recorder, bits, llama, preferences, sampling, some_head, three_heads};
 use rlaif_core::config::{
-    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, Dtype, LoraConfig, OptimConfig, OptimizerKind,
-    PolicyWatchConfig, PpoConfig, RewardConfig, RewardWatchConfig, SftConfig, WatchConfig,
+    Algorithm, BatchBy, CriticTrunk, DpoConfig, DpoLossKind, Dtype, LoraConfig, MatmulPrecision, OptimConfig,
+    OptimizerKind, PolicyWatchConfig, PpoConfig, RewardConfig, RewardWatchConfig, SftConfig, WatchConfig,
 };
+use rlaif_model::set_float32_matmul_precision;
 use rlaif_train::{
     HeldOut, Hooks, Outcome, PromptIds, SftExample, Silent, Tuning, train_dpo, train_dpo_watched, train_ppo,
     train_reward, train_sft_watched,
@@ -269,6 +270,24 @@ fn dropout_and_adafactor_resume_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let plain = reward(RewardConfig::default(), dir.path(), &mut Silent);
     assert_ne!(adafactor(dir.path(), &mut Silent), plain);
+}
+
+/// Rounding is of what is multiplied, and nothing that was rounded is kept. The setting is the process's, and this test's as nextest runs it.
+#[test]
+fn rounded_products_resume_exactly() {
+    if set_float32_matmul_precision(MatmulPrecision::Medium) != MatmulPrecision::Medium {
+        println!("skipped: this processor does not multiply bfloat16 numbers");
+        return;
+    }
+    straight_equals_interrupted(&|dir, hooks| sft(None, dir, hooks), 1);
+    straight_equals_interrupted(&|dir, hooks| reward(RewardConfig::default(), dir, hooks), 2);
+    straight_equals_interrupted(&|dir, hooks| dpo(lora(), dir, hooks), 2);
+    straight_equals_interrupted(&|dir, hooks| ppo(None, dir, hooks), 2);
+    let dir = tempfile::tempdir().unwrap();
+    let rounded = sft(None, dir.path(), &mut Silent);
+    set_float32_matmul_precision(MatmulPrecision::Highest);
+    let dir = tempfile::tempdir().unwrap();
+    assert_ne!(sft(None, dir.path(), &mut Silent), rounded, "something was rounded");
 }
 
 /// Masters come from the checkpoint, working weights from them.
