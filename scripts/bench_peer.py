@@ -3,8 +3,9 @@
 The peer is timed by its own loop, in which nothing is loaded or saved. A reward model of ours, and ppo, are timed over their steps after the
 first, by the wall times of TensorBoard's events; so is the peer's ppo. DPO is timed over the whole stage, since the reference's log-probabilities
 come before its first step: loading the model and saving it and the checkpoint are in it. Decoding is timed over the stage, less the time of a
-stage that samples one token of one prompt: that is, of loading. Peak memory is that of the process as the system accounts it. Our products are exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16.
-Ratios above 1 mean that ours is faster, or takes less.
+stage that samples one token of one prompt: that is, of loading. Peak memory is that of the process as the system accounts it. Our products are
+exact next to the peer's float32 and rounded (`float32_matmul_precision = "medium"`) next to its bfloat16. Ratios above 1 mean that ours is faster,
+or takes less.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 ROWS, BATCH, MICRO_BATCH, NEW_TOKENS = 64, 8, 4, 64
-TRAIN = """
+RUN = """
 [run]
 name = "{job}"
 dir = "{folder}"
@@ -29,6 +30,8 @@ seed = {seed}
 float32_matmul_precision = "{precision}"
 [policy]
 model = "{model}"
+"""
+TRAIN = RUN + """
 max_length = 512
 [{job}]
 data = ["{data}"]
@@ -41,36 +44,19 @@ save_steps = 1000000
 learning_rate = 1e-5
 {dtype}
 """
-DECODE = """
-[run]
-name = "generate"
-dir = "{folder}"
-stages = ["generate"]
-float32_matmul_precision = "{precision}"
-[policy]
-model = "{model}"
+PROMPTS = RUN + """
 [prompts]
 train = "{data}"
 eval_fraction = 0.0
 [generate]
+batch_size = {batch}
+"""
+DECODE = PROMPTS + """
 n = {samples}
 temperature = 1.0
 max_new_tokens = {new}
-batch_size = {batch}
 """
-PPO = """
-[run]
-name = "ppo"
-dir = "{folder}"
-stages = ["ppo"]
-float32_matmul_precision = "{precision}"
-[policy]
-model = "{model}"
-[prompts]
-train = "{data}"
-eval_fraction = 0.0
-[generate]
-batch_size = {batch}
+PPO = PROMPTS + """
 [ppo]
 steps = {steps}
 prompts_per_step = {prompts}
@@ -125,6 +111,12 @@ def steps(folder):
     return [times[step] for step in sorted(times)]
 
 
+def metric(folder, stage, name):
+    """A metric of a stage, step by step."""
+    with open(folder / stage / "metrics" / f"{stage}.jsonl") as file:
+        return [json.loads(line)[name] for line in file]
+
+
 def stage_of_ours(args, job, folder, precision, shape, seed=0):
     """The manifest's record of a stage that ran, and its peak memory."""
     stage, _, _, _, batch = JOBS[job]
@@ -153,9 +145,7 @@ def ours(args, job, folder, precision):
         return BATCH * (len(times) - 1) / (times[-1] - times[0]), memory
     if stage == "ppo":
         times = steps(folder / stage)
-        with open(folder / stage / "metrics" / "ppo.jsonl") as file:
-            lengths = [json.loads(line)["objective/length"] for line in file]
-        tokens = sum(lengths[1:]) * PPO_STEPS["prompts"] * PPO_STEPS["samples"]
+        tokens = sum(metric(folder, stage, "objective/length")[1:]) * PPO_STEPS["prompts"] * PPO_STEPS["samples"]
         return tokens / (times[-1] - times[0]), memory
     if stage == "dpo":
         return shape[0] / record["wall_seconds"], memory
@@ -166,14 +156,13 @@ def ours(args, job, folder, precision):
 def peer(args, job, folder, bf16):
     _, name, _, (rows, samples, new), batch = JOBS[job]
     if name == "ppo":
-        loop = Path(__file__).with_name("peer_ppo.py")
-        told = [part for key, name in PEER_PPO.items() for part in (name, str(PPO_STEPS[key]))] + ["--micro-batch", str(PEER_MICRO_BATCH)]
-        out, memory = run([sys.executable, loop, folder / "hf", args.preferences, *told, *(["--bf16"] if bf16 else [])],
-                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
-        return json.loads(out.strip().splitlines()[-1])["tokens_per_s"], memory
-    command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
-    command += ["--new-tokens", str(new), "--batch", str(batch), "--samples", str(samples), *(["--bf16"] if bf16 else [])]
-    out, memory = run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        command = [sys.executable, Path(__file__).with_name("peer_ppo.py"), folder / "hf", args.preferences]
+        command += [part for key, flag in PEER_PPO.items() for part in (flag, str(PPO_STEPS[key]))]
+        command += ["--micro-batch", str(PEER_MICRO_BATCH)]
+    else:
+        command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
+        command += ["--new-tokens", str(new), "--batch", str(batch), "--samples", str(samples)]
+    out, memory = run([*command, *(["--bf16"] if bf16 else [])], env={**os.environ, "HF_HUB_OFFLINE": "1"})
     told = json.loads(out.strip().splitlines()[-1])
     return told.get("pairs_per_s", told.get("tokens_per_s")), memory
 
@@ -185,8 +174,7 @@ def curves(args, folder):
         for precision in ("highest", "medium"):
             for seed in range(3):
                 stage_of_ours(args, job, folder, precision, JOBS[job][2], seed)
-                with open(folder / job / "metrics" / f"{job}.jsonl") as file:
-                    losses[precision, seed] = [json.loads(line)["loss"] for line in file]
+                losses[precision, seed] = metric(folder, job, "loss")
         print(f"\n| {job}: step | exact, by seed | rounded, by seed | rounded less exact, the largest |\n|---|---|---|---|")
         for step in range(len(losses["highest", 0])):
             exact, rounded = ([losses[precision, seed][step] for seed in range(3)] for precision in ("highest", "medium"))

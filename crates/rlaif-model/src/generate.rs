@@ -4,7 +4,7 @@
 //! on its prompt, its seed and its index, not on its neighbours, up to float rounding.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
@@ -146,22 +146,28 @@ impl<'a> Rotations<'a> {
     }
 }
 
-/// A model that samples: adapters merged, and weights packed where products are rounded. Kept as long as the weights stay, since it is not
-/// made for nothing.
+/// A model that samples. Kept as long as the weights stay, since what it samples with is made once, before the first sample.
 #[derive(Debug)]
 pub struct Generator {
-    decoder: Decoder,
+    given: Decoder,
+    merged: OnceLock<Decoder>,
     heads: Heads,
 }
 
 impl Generator {
     /// Of a decoder as it is now.
     pub fn new(decoder: &Decoder) -> Self {
-        let mut decoder = decoder.frozen();
-        decoder.merge_lora();
-        decoder.pack_weights();
-        let heads = Heads::of(decoder.config());
-        Self { decoder, heads }
+        Self { given: decoder.frozen(), merged: OnceLock::new(), heads: Heads::of(decoder.config()) }
+    }
+
+    /// With its adapters merged, and weights packed where products are rounded.
+    fn decoder(&self) -> &Decoder {
+        self.merged.get_or_init(|| {
+            let mut decoder = self.given.clone();
+            decoder.merge_lora();
+            decoder.pack_weights();
+            decoder
+        })
     }
 
     /// Samples `n` responses for each request; the result has the order of the requests.
@@ -178,9 +184,9 @@ impl Generator {
         on_progress: &mut dyn FnMut(&GenerateProgress),
     ) -> Result<Vec<Vec<Sample>>> {
         config.check()?;
-        let context = self.decoder.config().max_position_embeddings;
+        let context = self.config().max_position_embeddings;
         for (number, request) in requests.iter().enumerate() {
-            self.decoder.check_ids(&request.prompt_ids)?;
+            self.given.check_ids(&request.prompt_ids)?;
             if request.prompt_ids.len() >= context {
                 let tokens = request.prompt_ids.len();
                 let reason = format!(
@@ -240,11 +246,11 @@ impl Generator {
 
     /// The model's.
     pub fn config(&self) -> &ModelConfig {
-        self.decoder.config()
+        self.given.config()
     }
 
     fn layers(&self) -> usize {
-        self.decoder.layers.len()
+        self.given.layers.len()
     }
 
     /// Reads the next prompts in one packed pass: as many as the free slots need, up to [`PREFILL_TOKENS`].
@@ -285,7 +291,7 @@ impl Generator {
             })
             .collect();
 
-        let decoder = &self.decoder;
+        let decoder = self.decoder();
         let rotations = Rotations::new(decoder, batch.positions());
         let mut caches: Vec<PromptCache> =
             prompts.iter().map(|ids| PromptCache::new(self.layers(), self.heads, ids.len())).collect();
@@ -319,7 +325,7 @@ impl Generator {
 
     /// Feeds each sample's last token and samples the next.
     fn step(&self, active: &mut [Slot], config: &SamplingConfig) {
-        let decoder = &self.decoder;
+        let decoder = self.decoder();
         let Heads { query, key_value, dim, .. } = self.heads;
         let (wide, narrow) = (query * dim, key_value * dim);
         let ids: Vec<u32> = active.iter().filter_map(|slot| slot.sample.ids.last().copied()).collect();

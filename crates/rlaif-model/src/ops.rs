@@ -74,8 +74,7 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 pub(crate) fn swiglu_matmul(gate: Tensor<2>, up: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "flex")]
     if crate::device::is_flex(&gate.device()) {
-        let rounded = float32_matmul_precision() == MatmulPrecision::Medium;
-        return crate::kernels::swiglu_matmul(gate, up, weight, rounded);
+        return crate::kernels::swiglu_matmul(gate, up, weight, float32_matmul_precision());
     }
     matmul(portable_swiglu(gate, up), weight)
 }

@@ -10,7 +10,6 @@ use rlaif_model::{
     Decoder, GenerateRequest, Generator, ModelFiles, PackedBatch, Reads, SamplingConfig, Tokenizer,
 };
 use rlaif_train::{TrainError, sequence_logprobs};
-use std::cell::OnceCell;
 
 /// Tokens that go through a model in one forward pass outside training; more would only take memory.
 pub const TOKENS_A_BATCH: usize = 2048;
@@ -19,8 +18,7 @@ pub const TOKENS_A_BATCH: usize = 2048;
 pub struct LocalJudge {
     decoder: Decoder,
     tokenizer: Tokenizer,
-    /// Made when it first writes something: most judges here only give log-probabilities.
-    generator: OnceCell<Generator>,
+    generator: Generator,
 }
 
 impl LocalJudge {
@@ -41,7 +39,7 @@ impl LocalJudge {
     }
 
     fn new(decoder: Decoder, tokenizer: Tokenizer) -> Self {
-        Self { decoder, tokenizer, generator: OnceCell::new() }
+        Self { generator: Generator::new(&decoder), decoder, tokenizer }
     }
 
     /// Why a conversation of so many tokens cannot be judged, if it cannot.
@@ -134,11 +132,7 @@ impl LocalJudge {
             stop_ids: self.tokenizer.eos_ids().to_vec(),
             batch_size: conversations.len().max(1),
         };
-        let samples = self.generator.get_or_init(|| Generator::new(&self.decoder)).generate(
-            &requests,
-            &config,
-            &mut |_| {},
-        )?;
+        let samples = self.generator.generate(&requests, &config, &mut |_| {})?;
         let said = samples.into_iter().flatten().map(|sample| Greedy {
             text: self.tokenizer.decode(&sample.ids, true),
             ended: sample.finish == FinishReason::Stop,

@@ -31,6 +31,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Tensor, TensorData};
+use rlaif_core::config::MatmulPrecision;
 
 use self::attention::{AttentionPlan, Saved};
 use self::logprobs::ReadPlan;
@@ -59,12 +60,12 @@ pub trait FusedOps: Backend {
     /// See [`swiglu`].
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// See [`swiglu`]; the factors of its products are rounded if so told.
+    /// See [`swiglu`].
     fn swiglu_matmul(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        rounded: bool,
+        precision: MatmulPrecision,
     ) -> FloatTensor<Self>;
 
     /// See [`bf16`].
@@ -107,9 +108,14 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 }
 
 /// [`swiglu`] times W, `[I, out]`: what lies between them, `[N, I]`, is computed again in the backward pass instead of kept.
-pub(crate) fn swiglu_matmul(gate: Tensor<2>, up: Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Tensor<2> {
+pub(crate) fn swiglu_matmul(
+    gate: Tensor<2>,
+    up: Tensor<2>,
+    weight: &Tensor<2>,
+    precision: MatmulPrecision,
+) -> Tensor<2> {
     let [gate, up, weight] = [gate, up, weight.clone()].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(<Dispatch as FusedOps>::swiglu_matmul(gate, up, weight, rounded))
+    Tensor::from_dispatch(<Dispatch as FusedOps>::swiglu_matmul(gate, up, weight, precision))
 }
 
 /// x W for `[N, in]` and `[in, out]`, factors rounded to bfloat16; so are those of the gradients' products.
@@ -156,8 +162,13 @@ impl FusedOps for Flex {
         swiglu::forward(&gate, &up)
     }
 
-    fn swiglu_matmul(gate: FlexTensor, up: FlexTensor, weight: FlexTensor, rounded: bool) -> FlexTensor {
-        swiglu::product(&gate, &up, &weight, rounded)
+    fn swiglu_matmul(
+        gate: FlexTensor,
+        up: FlexTensor,
+        weight: FlexTensor,
+        precision: MatmulPrecision,
+    ) -> FlexTensor {
+        swiglu::product(&gate, &up, &weight, precision)
     }
 
     fn bf16_matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -280,24 +291,24 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        rounded: bool,
+        precision: MatmulPrecision,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
         impl Backward<Flex, 3> for Step {
-            type State = ([FlexTensor; 3], bool);
+            type State = ([FlexTensor; 3], MatmulPrecision);
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<Flex>(&ops.node);
-                let ([gate, up, weight], rounded) = ops.state;
+                let ([gate, up, weight], precision) = ops.state;
                 let [gate_node, up_node, weight_node] = ops.parents;
                 if let Some(node) = weight_node {
-                    let gradient = swiglu::weight_gradient(&grad, &gate, &up, rounded);
+                    let gradient = swiglu::weight_gradient(&grad, &gate, &up, precision);
                     grads.register::<Flex>(node.id, gradient);
                 }
                 if gate_node.is_none() && up_node.is_none() {
                     return;
                 }
-                let found = swiglu::input_gradients(&grad, &gate, &up, &weight, rounded);
+                let found = swiglu::input_gradients(&grad, &gate, &up, &weight, precision);
                 for (node, gradient) in [gate_node, up_node].into_iter().zip(found) {
                     if let Some(node) = node {
                         grads.register::<Flex>(node.id, gradient);
@@ -306,9 +317,9 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             }
         }
         let factors = [&gate, &up, &weight].map(|tensor| tensor.primitive().clone());
-        let output = swiglu::product(&factors[0], &factors[1], &factors[2], rounded);
+        let output = swiglu::product(&factors[0], &factors[1], &factors[2], precision);
         match Step.prepare::<C>([gate.node(), up.node(), weight.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((factors, rounded), output),
+            OpsKind::Tracked(prep) => prep.finish((factors, precision), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

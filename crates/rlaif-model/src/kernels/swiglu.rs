@@ -4,6 +4,7 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
+use rlaif_core::config::MatmulPrecision;
 
 use super::{Contiguous, bf16, dims, tensor};
 use crate::simd;
@@ -69,9 +70,17 @@ simd::multiversion! {
 }
 
 /// y W, `[N, out]`.
-pub(crate) fn product(gate: &FlexTensor, up: &FlexTensor, weight: &FlexTensor, rounded: bool) -> FlexTensor {
+pub(crate) fn product(
+    gate: &FlexTensor,
+    up: &FlexTensor,
+    weight: &FlexTensor,
+    precision: MatmulPrecision,
+) -> FlexTensor {
     let y = forward(gate, up);
-    if rounded { bf16::forward(&y, weight) } else { Flex::float_matmul(y, weight.clone()) }
+    match precision {
+        MatmulPrecision::Medium => bf16::forward(&y, weight),
+        MatmulPrecision::Highest => Flex::float_matmul(y, weight.clone()),
+    }
 }
 
 /// yᵀ d of what [`product`] multiplied with, `[I, out]`, for the gradient d of its result.
@@ -79,13 +88,12 @@ pub(crate) fn weight_gradient(
     grad: &FlexTensor,
     gate: &FlexTensor,
     up: &FlexTensor,
-    rounded: bool,
+    precision: MatmulPrecision,
 ) -> FlexTensor {
     let y = forward(gate, up);
-    if rounded {
-        bf16::weight_gradient(grad, &y)
-    } else {
-        Flex::float_matmul(Flex::float_transpose(y), grad.clone())
+    match precision {
+        MatmulPrecision::Medium => bf16::weight_gradient(grad, &y),
+        MatmulPrecision::Highest => Flex::float_matmul(Flex::float_transpose(y), grad.clone()),
     }
 }
 
@@ -95,12 +103,11 @@ pub(crate) fn input_gradients(
     gate: &FlexTensor,
     up: &FlexTensor,
     weight: &FlexTensor,
-    rounded: bool,
+    precision: MatmulPrecision,
 ) -> [FlexTensor; 2] {
-    let dy = if rounded {
-        bf16::input_gradient(grad, weight)
-    } else {
-        Flex::float_matmul(grad.clone(), Flex::float_transpose(weight.clone()))
+    let dy = match precision {
+        MatmulPrecision::Medium => bf16::input_gradient(grad, weight),
+        MatmulPrecision::Highest => Flex::float_matmul(grad.clone(), Flex::float_transpose(weight.clone())),
     };
     backward(&dy, gate, up)
 }

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rlaif_core::config::MatmulPrecision;
 
 use crate::attention::{Heads, PortableAttention};
 use crate::batch::{PackedBatch, Reads};
@@ -64,17 +65,17 @@ fn swiglu_is_its_portable_form() {
 fn a_product_of_swiglu_is_its_portable_form() {
     for (rows, inner, outputs) in [(37, 50, 24), (1, 7, 1)] {
         let inputs = [leaf(1, [rows, inner]), leaf(2, [rows, inner]), leaf(3, [inner, outputs])];
-        let fused = |rounded| {
-            differentiate(&inputs, |x| super::swiglu_matmul(x[0].clone(), x[1].clone(), &x[2], rounded))
+        let fused = |precision| {
+            differentiate(&inputs, |x| super::swiglu_matmul(x[0].clone(), x[1].clone(), &x[2], precision))
         };
         let portable = differentiate(&inputs, |x| {
             crate::ops::portable_swiglu(x[0].clone(), x[1].clone()).matmul(x[2].clone())
         });
-        assert_same(&fused(false), &portable, 1e-5);
+        assert_same(&fused(MatmulPrecision::Highest), &portable, 1e-5);
         let steps = differentiate(&inputs, |x| {
             super::bf16_matmul(super::swiglu(x[0].clone(), x[1].clone()), x[2].clone())
         });
-        assert_same(&fused(true), &steps, 0.0);
+        assert_same(&fused(MatmulPrecision::Medium), &steps, 0.0);
     }
 }
 
