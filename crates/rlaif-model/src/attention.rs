@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::batch::{PackedBatch, Segment};
+use crate::batch::{PackedBatch, Segment, ancestors, prefix_len};
 use crate::config::ModelConfig;
 use crate::rope::{Rope, rotate};
 
@@ -80,7 +80,7 @@ impl PortableAttention {
             let mut mask = vec![MASKED; members.len() * queries * keys];
             for (row, &s) in members.iter().enumerate() {
                 let segment = &segments[s];
-                let prefix = segment.parent.map_or(0, |p| segments[p].len);
+                let prefix = prefix_len(segments, s);
                 let visible = visible_tokens(segments, s);
                 for (column, token) in visible.enumerate() {
                     key_index[row * keys + column] = token as i64;
@@ -151,15 +151,14 @@ pub(crate) fn first_seen(end: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| end.saturating_sub(window))
 }
 
-/// Stream indices that the last token of segment `s` attends to, in order: its parent's, then its own.
+/// Stream indices that the last token of segment `s` attends to, in order: what stands before it, then its own.
 pub(crate) fn visible_tokens(segments: &[Segment], s: usize) -> impl Iterator<Item = usize> {
-    let own = &segments[s];
-    let parent = own.parent.map_or(0..0, |p| segments[p].start..segments[p].start + segments[p].len);
-    parent.chain(own.start..own.start + own.len)
+    let tokens = |s: usize| segments[s].start..segments[s].start + segments[s].len;
+    ancestors(segments, s).into_iter().chain([s]).flat_map(tokens)
 }
 
 fn key_count(segments: &[Segment], s: usize) -> usize {
-    segments[s].len + segments[s].parent.map_or(0, |p| segments[p].len)
+    prefix_len(segments, s) + segments[s].len
 }
 
 /// Cuts segments, sorted by length, where padding to the longest would more than double the queries or keys of the shortest.

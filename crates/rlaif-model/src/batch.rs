@@ -16,19 +16,22 @@
 //! assert_eq!((reads.indices, reads.targets), (vec![2, 3], vec![20, 21]));
 //! assert_eq!(batch.response_reads(second).indices, [2]);
 //! ```
+//!
+//! What several prompts begin with, such as a system message, can stand before all of them once
+//! ([`push_prompt_after`](PackedBatch::push_prompt_after)).
 
 /// Names one segment of a [`PackedBatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId(usize);
 
-/// A run of tokens that attend causally to each other and to all of their parent.
+/// A run of tokens that attend causally to each other, and to all of their parent and what stands before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Index of the first token in the stream.
     pub start: usize,
     /// Number of tokens.
     pub len: usize,
-    /// Index of the segment that stands before this one in its sequence: the prompt of a response.
+    /// Index of the segment that stands before this one in its sequence: the prompt of a response, or what a prompt begins with.
     pub parent: Option<usize>,
 }
 
@@ -94,21 +97,26 @@ impl PackedBatch {
         self.push(ids, None)
     }
 
+    /// Adds the rest of a prompt that begins with the tokens of `beginning`, as other prompts do.
+    ///
+    /// # Panics
+    /// If `ids` is empty, or something stands before `beginning`.
+    pub fn push_prompt_after(&mut self, beginning: SegmentId, ids: &[u32]) -> SegmentId {
+        assert!(self.segments[beginning.0].parent.is_none(), "a beginning stands before all else");
+        self.push(ids, Some(beginning.0))
+    }
+
     /// Adds a response that attends to `prompt` and to itself.
     ///
     /// # Panics
-    /// If `ids` is empty, or `prompt` is itself a response.
+    /// If `ids` is empty.
     pub fn push_response(&mut self, prompt: SegmentId, ids: &[u32]) -> SegmentId {
-        assert!(
-            self.segments[prompt.0].parent.is_none(),
-            "a response cannot be the prompt of another response"
-        );
         self.push(ids, Some(prompt.0))
     }
 
     fn push(&mut self, ids: &[u32], parent: Option<usize>) -> SegmentId {
         assert!(!ids.is_empty(), "a segment needs at least one token");
-        let offset = parent.map_or(0, |p| self.segments[p].len);
+        let offset = parent.map_or(0, |p| prefix_len(&self.segments, p) + self.segments[p].len);
         self.segments.push(Segment { start: self.ids.len(), len: ids.len(), parent });
         self.ids.extend_from_slice(ids);
         self.positions.extend((offset..offset + ids.len()).map(|p| p as u32));
@@ -175,6 +183,27 @@ impl PackedBatch {
     }
 }
 
+/// Tokens that all of several prompts begin with, and that none of them ends with.
+pub fn common_prefix(prompts: &[&[u32]]) -> usize {
+    let [first, others @ ..] = prompts else { return 0 };
+    let alike = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
+    let common = others.iter().map(alike).min().unwrap_or(0);
+    prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).fold(common, usize::min)
+}
+
+/// The segments that stand before segment `s` in its sequence, in order.
+pub(crate) fn ancestors(segments: &[Segment], s: usize) -> Vec<usize> {
+    let mut found: Vec<usize> =
+        std::iter::successors(segments[s].parent, |&parent| segments[parent].parent).collect();
+    found.reverse();
+    found
+}
+
+/// Tokens that stand before segment `s` in its sequence.
+pub(crate) fn prefix_len(segments: &[Segment], s: usize) -> usize {
+    ancestors(segments, s).into_iter().map(|ancestor| segments[ancestor].len).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,11 +223,21 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "cannot be the prompt")]
-    fn responses_have_no_responses() {
+    fn a_prompt_and_its_response_go_on_after_what_prompts_begin_with() {
         let mut batch = PackedBatch::new();
-        let prompt = batch.push_prompt(&[1]);
-        let response = batch.push_response(prompt, &[2]);
-        batch.push_response(response, &[3]);
+        let beginning = batch.push_prompt(&[1, 2, 3]);
+        let prompt = batch.push_prompt_after(beginning, &[4, 5]);
+        let response = batch.push_response(prompt, &[6, 7]);
+        assert_eq!(batch.positions(), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(batch.response_reads(response).indices, [4, 5]);
+    }
+
+    #[test]
+    fn a_common_prefix_leaves_something_of_every_prompt() {
+        assert_eq!(common_prefix(&[&[1, 2, 3], &[1, 2, 4, 5]]), 2);
+        assert_eq!(common_prefix(&[&[1, 2], &[1, 2, 3]]), 1);
+        assert_eq!(common_prefix(&[&[1, 2], &[2, 2]]), 0);
+        assert_eq!((common_prefix(&[&[1, 2]]), common_prefix(&[])), (0, 0));
+        assert_eq!(common_prefix(&[&[], &[1]]), 0);
     }
 }

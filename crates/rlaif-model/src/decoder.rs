@@ -4,7 +4,9 @@
 //! One forward pass serves training, scoring and sampling: [`Decoder::blocks`] runs the layers over a stream of tokens and
 //! leaves open what a token attends to. Packed batches attend within the stream, sampling attends to its KV cache.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use rlaif_core::config::LoraConfig;
 
@@ -211,6 +213,34 @@ impl Layer {
     }
 }
 
+/// Positions that somebody reads, where that is not nearly all of them.
+#[derive(Debug)]
+pub(crate) struct ReadRows {
+    rows: Tensor<1, Int>, // ascending, each once
+    tokens: usize,
+}
+
+impl ReadRows {
+    /// None where more than three quarters of the `tokens` are read: moving rows would cost what they save.
+    pub(crate) fn of(read: &[usize], tokens: usize, device: &Device) -> Option<Self> {
+        let rows: BTreeSet<usize> = read.iter().copied().collect();
+        assert!(rows.last().is_none_or(|&last| last < tokens), "what is read lies in the stream");
+        let few = !rows.is_empty() && 4 * rows.len() <= 3 * tokens;
+        few.then(|| Self { rows: int_tensor(rows.iter().map(|&row| row as i64).collect(), device), tokens })
+    }
+
+    /// `[N, n]` to these rows of it.
+    fn take(&self, x: Tensor<2>) -> Tensor<2> {
+        x.select(0, self.rows.clone())
+    }
+
+    /// These rows to `[N, n]`, with zeros elsewhere.
+    fn put_back(&self, x: Tensor<2>) -> Tensor<2> {
+        let empty = Tensor::zeros([self.tokens, x.dims()[1]], &x.device());
+        empty.select_assign(0, self.rows.clone(), x, IndexingUpdateOp::Add)
+    }
+}
+
 /// Of a norm that may not be there.
 fn normalized(x: Tensor<2>, norm: &Option<Norm>) -> Tensor<2> {
     match norm {
@@ -270,18 +300,39 @@ impl Decoder {
     /// If a token id is outside the vocabulary, or a position outside a table of learned ones: check ids where they enter the
     /// program, with [`check_ids`](Self::check_ids).
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
-        self.hidden_with_noise(batch, None)
+        self.run(batch, None, None)
     }
 
-    /// [`hidden`](Self::hidden) with `noise` added to the token embeddings, as NEFTune trains.
+    /// [`hidden`](Self::hidden) at the stream indices that are `read`; the other rows may be 0, since the last block computes
+    /// what follows its attention where it is read alone.
+    ///
+    /// Shapes: returns `[N, H]`.
+    ///
+    /// # Panics
+    /// As [`hidden`](Self::hidden), and if an index is outside the stream.
+    pub fn hidden_at(&self, batch: &PackedBatch, read: &[usize]) -> Tensor<2> {
+        self.hidden_with_noise(batch, read, None)
+    }
+
+    /// [`hidden_at`](Self::hidden_at) with `noise` added to the token embeddings, as NEFTune trains.
     ///
     /// Shapes: `noise`: `[N, H]`, row-major.
     ///
     /// # Panics
-    /// As [`hidden`](Self::hidden), and if `noise` has another size.
-    pub fn hidden_with_noise(&self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> Tensor<2> {
+    /// As [`hidden_at`](Self::hidden_at), and if `noise` has another size.
+    pub fn hidden_with_noise(
+        &self,
+        batch: &PackedBatch,
+        read: &[usize],
+        noise: Option<Vec<f32>>,
+    ) -> Tensor<2> {
+        self.run(batch, Some(read), noise)
+    }
+
+    fn run(&self, batch: &PackedBatch, read: Option<&[usize]>, noise: Option<Vec<f32>>) -> Tensor<2> {
         let attention = LayerAttention::new(self, batch);
-        self.blocks_from(self.embed_batch(batch, noise), &mut |layer, q, k, v| {
+        let read = read.and_then(|read| ReadRows::of(read, batch.num_tokens(), &self.device));
+        self.blocks_from(self.embed_batch(batch, noise), read.as_ref(), &mut |layer, q, k, v| {
             attention.of(&self.config, layer).forward(q, k, v)
         })
     }
@@ -293,41 +344,59 @@ impl Decoder {
         self.embed(batch.ids(), batch.positions(), noise)
     }
 
-    /// Runs all blocks over a stream of tokens; `attend(layer, q, k, v)` rotates queries and keys and attends.
+    /// Runs all blocks over a stream of tokens, of which these are `read`; `attend(layer, q, k, v)` rotates queries and keys and
+    /// attends.
     ///
     /// Shapes: `q`: `[N, heads * head_dim]`; `k`, `v`: `[N, kv_heads * head_dim]`; returns `[N, H]`.
     pub(crate) fn blocks(
         &self,
         ids: &[u32],
         positions: &[u32],
+        read: &[usize],
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        self.blocks_from(self.embed(ids, positions, None), attend)
+        let read = ReadRows::of(read, ids.len(), &self.device);
+        self.blocks_from(self.embed(ids, positions, None), read.as_ref(), attend)
     }
 
     /// [`blocks`](Self::blocks) over what is embedded already, `[N, H]`.
     fn blocks_from(
         &self,
         mut x: Tensor<2>,
+        read: Option<&ReadRows>,
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         for number in 0..self.layers.len() {
-            x = self.block(number, x, attend);
+            x = self.block(number, x, read, attend);
         }
-        self.norm.forward(x)
+        self.last_norm(x, read)
     }
 
-    /// One block, `[N, H]` to `[N, H]`.
+    /// The norm of what leaves the last block, `[N, H]` or the rows that are read; returns `[N, H]`.
+    pub(crate) fn last_norm(&self, x: Tensor<2>, read: Option<&ReadRows>) -> Tensor<2> {
+        let x = self.norm.forward(x);
+        match read {
+            None => x,
+            Some(read) => read.put_back(x),
+        }
+    }
+
+    /// One block, `[N, H]` to `[N, H]`; the last gives the rows that are read, if not all are.
     pub(crate) fn block(
         &self,
         number: usize,
         x: Tensor<2>,
+        read: Option<&ReadRows>,
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let layer = &self.layers[number];
         let h = layer.input_norm.forward(x.clone());
         let [q, k, v] = layer.queries_keys_values(&h, &self.config);
-        let attended = layer.output.forward(&attend(number, q, k, v));
+        let (mut attended, mut x) = (attend(number, q, k, v), x);
+        if let Some(read) = read.filter(|_| number + 1 == self.layers.len()) {
+            (attended, x) = (read.take(attended), read.take(x));
+        }
+        let attended = layer.output.forward(&attended);
         let before = self.config.parallel_residual.then(|| x.clone());
         let x = x + normalized(attended, &layer.attention_norm);
         let h = layer.mlp_norm.forward(before.unwrap_or_else(|| x.clone()));

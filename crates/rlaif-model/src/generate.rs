@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use rlaif_core::records::FinishReason;
 
 use crate::attention::Heads;
-use crate::batch::{PackedBatch, SegmentId};
+use crate::batch::{PackedBatch, SegmentId, common_prefix};
 use crate::cache::{PromptCache, SampleCache};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LayerAttention};
@@ -287,7 +287,7 @@ impl Generator {
             .iter()
             .map(|prompt| match prefix {
                 None => batch.push_prompt(prompt),
-                Some(prefix) => batch.push_response(prefix, &prompt[shared..]),
+                Some(prefix) => batch.push_prompt_after(prefix, &prompt[shared..]),
             })
             .collect();
 
@@ -297,7 +297,8 @@ impl Generator {
             prompts.iter().map(|ids| PromptCache::new(self.layers(), self.heads, ids.len())).collect();
         let attention = LayerAttention::new(decoder, &batch);
         let width = self.heads.key_value * self.heads.dim;
-        let hidden = decoder.blocks(batch.ids(), batch.positions(), &mut |layer, q, k, v| {
+        let last: Vec<usize> = own.iter().map(|&segment| batch.last_index(segment)).collect();
+        let hidden = decoder.blocks(batch.ids(), batch.positions(), &last, &mut |layer, q, k, v| {
             let (keys, values) = (host_values(k.clone()), host_values(v.clone()));
             caches.par_iter_mut().zip(&own).for_each(|(cache, &own)| {
                 for (at, segment) in prefix.map(|prefix| (0, prefix)).into_iter().chain([(shared, own)]) {
@@ -310,7 +311,6 @@ impl Generator {
             });
             attention.of(decoder.config(), layer).forward(q, k, v)
         });
-        let last: Vec<usize> = own.iter().map(|&segment| batch.last_index(segment)).collect();
         let logits = host_values(decoder.logits_at(&hidden, &last));
         let rows = logits.chunks(decoder.config().vocab_size);
         let parts = chosen.into_iter().zip(caches).zip(rows);
@@ -333,7 +333,8 @@ impl Generator {
         let rotations = Rotations::new(decoder, &positions);
         active.iter_mut().for_each(|slot| slot.cache.push());
 
-        let hidden = decoder.blocks(&ids, &positions, &mut |layer, q, k, v| {
+        let all: Vec<usize> = (0..ids.len()).collect();
+        let hidden = decoder.blocks(&ids, &positions, &all, &mut |layer, q, k, v| {
             let window = decoder.config().window(layer);
             let (mut q, mut k, v) = (host_values(q), host_values(k), host_values(v));
             let mut out = vec![0.0; q.len()];
@@ -347,21 +348,12 @@ impl Generator {
                 });
             Tensor::from_data(TensorData::new(out, [ids.len(), wide]), decoder.device())
         });
-        let all: Vec<usize> = (0..ids.len()).collect();
         let mut logits = host_values(decoder.logits_at(&hidden, &all));
         active
             .par_iter_mut()
             .zip(logits.par_chunks_mut(decoder.config().vocab_size))
             .for_each(|(slot, logits)| slot.take(logits, config));
     }
-}
-
-/// Tokens that all of several prompts begin with, and that none of them ends with.
-fn common_prefix(prompts: &[&[u32]]) -> usize {
-    let [first, others @ ..] = prompts else { return 0 };
-    let alike = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
-    let common = others.iter().map(alike).min().unwrap_or(0);
-    prompts.iter().map(|prompt| prompt.len() - 1).fold(common, usize::min)
 }
 
 /// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.

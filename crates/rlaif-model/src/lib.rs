@@ -47,7 +47,7 @@ mod weights;
 
 pub use adapter::{Adapter, adapter_base, export_adapter, is_adapter};
 pub use architecture::{Activation, Architecture};
-pub use batch::{PackedBatch, Reads, Segment, SegmentId};
+pub use batch::{PackedBatch, Reads, Segment, SegmentId, common_prefix};
 pub use chat_template::{ChatTemplate, SpecialStrings};
 pub use config::{ModelConfig, RopeScaling};
 pub use decoder::Decoder;

@@ -7,13 +7,14 @@
 use burn::tensor::{Gradients, Tensor};
 
 use crate::batch::PackedBatch;
-use crate::decoder::{Decoder, LayerAttention};
+use crate::decoder::{Decoder, LayerAttention, ReadRows};
 use crate::params::Trainable;
 
 /// What a forward pass kept for its backward pass.
 #[derive(Debug)]
 pub struct Checkpoints {
     batch: PackedBatch,
+    read: Option<ReadRows>,
     /// What enters each block, `[N, H]`, without autodiff.
     inputs: Vec<Tensor<2>>,
     /// What leaves the last one; a leaf of the graph above it.
@@ -22,19 +23,26 @@ pub struct Checkpoints {
 
 impl Decoder {
     /// [`Decoder::hidden_with_noise`] whose blocks are not in the graph of the hidden states: [`Checkpoints::backward`] goes on below it.
-    pub fn checkpointed(&self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> (Tensor<2>, Checkpoints) {
+    pub fn checkpointed(
+        &self,
+        batch: &PackedBatch,
+        read: &[usize],
+        noise: Option<Vec<f32>>,
+    ) -> (Tensor<2>, Checkpoints) {
+        let read = ReadRows::of(read, batch.num_tokens(), self.device());
         let frozen = self.frozen();
         let attention = LayerAttention::new(&frozen, batch);
         let mut x = frozen.embed_batch(batch, noise);
         let mut inputs = Vec::with_capacity(frozen.layers.len());
         for number in 0..frozen.layers.len() {
             inputs.push(x.clone());
-            x = frozen
-                .block(number, x, &mut |layer, q, k, v| attention.of(&frozen.config, layer).forward(q, k, v));
+            x = frozen.block(number, x, read.as_ref(), &mut |layer, q, k, v| {
+                attention.of(&frozen.config, layer).forward(q, k, v)
+            });
         }
         let output = x.autodiff().require_grad();
-        let hidden = self.norm.forward(output.clone());
-        (hidden, Checkpoints { batch: batch.clone(), inputs, output })
+        let hidden = self.last_norm(output.clone(), read.as_ref());
+        (hidden, Checkpoints { batch: batch.clone(), read, inputs, output })
     }
 }
 
@@ -49,7 +57,7 @@ impl Checkpoints {
         let attention = LayerAttention::new(decoder, &self.batch);
         for (number, input) in self.inputs.into_iter().enumerate().rev() {
             let input = input.autodiff().require_grad();
-            let output = decoder.block(number, input.clone(), &mut |layer, q, k, v| {
+            let output = decoder.block(number, input.clone(), self.read.as_ref(), &mut |layer, q, k, v| {
                 attention.of(&decoder.config, layer).forward(q, k, v)
             });
             let mut gradients = (output * gradient).sum().backward();

@@ -152,8 +152,9 @@ impl DpoTrainer {
             let examples: Vec<&PreferenceExample> = micro.iter().map(|pair| pair.example).collect();
             let packed = Packed::new(&items_of(&examples));
             let lengths = packed.lengths();
-            let hidden = self.learner.hidden(&packed.batch); // [N, H]
-            let logprobs = self.learner.decoder.logprobs(&hidden, &packed.token_reads(), 1.0); // [R]
+            let reads = packed.token_reads();
+            let hidden = self.learner.hidden(&packed.batch, &reads.indices); // [N, H]
+            let logprobs = self.learner.decoder.logprobs(&hidden, &reads, 1.0); // [R]
             let logps: Vec<f64> = split_by_length(&to_f64(&logprobs), &lengths)
                 .iter()
                 .map(|tokens| tokens.iter().sum())

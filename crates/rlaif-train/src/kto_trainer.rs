@@ -123,8 +123,9 @@ impl KtoTrainer {
         for micro in rows.chunks(micro_batch_size) {
             let packed = Packed::new(&items_of(micro));
             let lengths = packed.lengths();
-            let hidden = self.learner.hidden(&packed.batch); // [N, H]
-            let logprobs = self.learner.decoder.logprobs(&hidden, &packed.token_reads(), 1.0); // [R]
+            let reads = packed.token_reads();
+            let hidden = self.learner.hidden(&packed.batch, &reads.indices); // [N, H]
+            let logprobs = self.learner.decoder.logprobs(&hidden, &reads, 1.0); // [R]
             let logps: Vec<f64> = split_by_length(&to_f64(&logprobs), &lengths)
                 .iter()
                 .map(|tokens| tokens.iter().sum())

@@ -80,24 +80,29 @@ impl Learner {
         Ok(learner)
     }
 
-    /// Final hidden states of a micro-batch that is learnt from, `[N, H]`: [`Decoder::hidden`] with the adapters' dropout.
+    /// Final hidden states of a micro-batch that is learnt from, `[N, H]`, where they are `read`: [`Decoder::hidden_at`] with the adapters' dropout.
     ///
     /// Masks follow from the seed, the optimizer's step and the micro-batch's number in it. With gradient checkpointing, what is
     /// computed from the hidden states must go through [`backward`](Self::backward) before the next micro-batch.
-    pub fn hidden(&mut self, batch: &PackedBatch) -> Tensor<2> {
-        self.hidden_with_noise(batch, None)
+    pub fn hidden(&mut self, batch: &PackedBatch, read: &[usize]) -> Tensor<2> {
+        self.hidden_with_noise(batch, read, None)
     }
 
     /// [`hidden`](Self::hidden) with noise on the token embeddings, `[N, H]`, row-major.
-    pub fn hidden_with_noise(&mut self, batch: &PackedBatch, noise: Option<Vec<f32>>) -> Tensor<2> {
+    pub fn hidden_with_noise(
+        &mut self,
+        batch: &PackedBatch,
+        read: &[usize],
+        noise: Option<Vec<f32>>,
+    ) -> Tensor<2> {
         let step = seed::derive(self.seed, "lora/dropout", self.optimizer.step());
         let masks = seed::derive(step, "micro-batch", self.micro_batches);
         self.micro_batches += 1;
         let decoder = self.decoder.with_dropout(masks);
         if !self.checkpointing {
-            return decoder.hidden_with_noise(batch, noise);
+            return decoder.hidden_with_noise(batch, read, noise);
         }
-        let (hidden, checkpoints) = decoder.checkpointed(batch, noise);
+        let (hidden, checkpoints) = decoder.checkpointed(batch, read, noise);
         self.checkpoints = Some((decoder, checkpoints));
         hidden
     }

@@ -1,11 +1,14 @@
 //! From (prompt, response) pairs to packed batches that compute nothing twice.
 //!
 //! Two responses of one prompt share its tokens; the same response asked for twice, as preferences do that meet the same
-//! response in several pairs, is computed once.
+//! response in several pairs, is computed once; what all prompts begin with, such as a system message, is computed once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use rlaif_model::{PackedBatch, Reads, SegmentId};
+use rlaif_model::{PackedBatch, Reads, SegmentId, common_prefix};
+
+/// Fewest tokens that all prompts begin with that are worth a segment of their own.
+const SHARED: usize = 8;
 
 /// A prompt and a response, in token ids.
 pub type Item<'a> = (&'a [u32], &'a [u32]);
@@ -28,11 +31,17 @@ impl Packed {
     /// If a prompt or response is empty: trainers check their data first.
     pub fn new(items: &[Item<'_>]) -> Self {
         let mut packed = Self::default();
+        let distinct: HashSet<&[u32]> = items.iter().map(|item| item.0).collect();
+        let shared = common_prefix(&distinct.into_iter().collect::<Vec<_>>());
+        let beginning = (shared >= SHARED).then(|| packed.batch.push_prompt(&items[0].0[..shared]));
         let mut prompts: HashMap<&[u32], SegmentId> = HashMap::new();
         let mut seen: HashMap<Item<'_>, usize> = HashMap::new();
         for &(prompt, response) in items {
             let place = *seen.entry((prompt, response)).or_insert_with(|| {
-                let prompt = *prompts.entry(prompt).or_insert_with(|| packed.batch.push_prompt(prompt));
+                let prompt = *prompts.entry(prompt).or_insert_with(|| match beginning {
+                    None => packed.batch.push_prompt(prompt),
+                    Some(beginning) => packed.batch.push_prompt_after(beginning, &prompt[shared..]),
+                });
                 packed.responses.push(packed.batch.push_response(prompt, response));
                 packed.responses.len() - 1
             });
@@ -107,6 +116,17 @@ mod tests {
         assert_eq!(packed.last_indices(), [3, 4, 7]);
         assert_eq!(packed.token_reads().indices, [1, 2, 1, 5, 6]);
         assert_eq!(split_by_length(&[1, 2, 3, 4, 5], &packed.lengths()), [vec![1, 2], vec![3], vec![4, 5]]);
+    }
+
+    #[test]
+    fn what_all_prompts_begin_with_stands_once() {
+        let [a, b] = [5, 6].map(|last| [[1; SHARED].as_slice(), &[last]].concat());
+        let packed = Packed::new(&[(&a, &[7]), (&b, &[8]), (&a, &[9])]);
+        assert_eq!(packed.batch.ids()[SHARED..], [5, 7, 6, 8, 9]);
+        assert_eq!(packed.token_reads().indices, [SHARED, SHARED + 2, SHARED]);
+        assert_eq!(packed.batch.positions()[SHARED..], [8, 9, 8, 9, 9]);
+        let shorter = Packed::new(&[(&a[1..], &[7]), (&b[1..], &[8])]);
+        assert_eq!(shorter.batch.num_tokens(), 2 * (SHARED + 1));
     }
 
     #[test]

@@ -300,7 +300,8 @@ impl PpoTrainer {
         metrics: &mut PpoUpdate,
     ) {
         let (packed, reads) = pack_values(micro);
-        let hidden = self.policy.hidden(&packed.batch); // [N, H]
+        // Values are read where log-probs are, and after the last token where that counts.
+        let hidden = self.policy.hidden(&packed.batch, &reads.indices); // [N, H]
         let values = self.policy.head.as_ref().map(|head| {
             let hidden = if learns { hidden.clone() } else { hidden.clone().detach() };
             head.forward(&hidden, &reads.indices) // [R_v]
@@ -400,7 +401,7 @@ impl PpoTrainer {
     fn accumulate_critic(&mut self, micro: &[&Experience], counts: &Counts, metrics: &mut PpoUpdate) {
         let Some(critic) = &mut self.critic else { return };
         let (packed, reads) = pack_values(micro);
-        let hidden = critic.hidden(&packed.batch); // [N, H]
+        let hidden = critic.hidden(&packed.batch, &reads.indices); // [N, H]
         let head = critic.head.as_ref().expect("a critic has a head");
         let output = head.forward(&hidden, &reads.indices); // [R]
         let gradient = self.value_gradient(&output, micro, &packed, &reads.lengths, counts, metrics);
@@ -448,9 +449,9 @@ impl PpoTrainer {
         for micro in pairs.chunks((self.config.micro_batch_size / 2).max(1)) {
             let items: Vec<Item<'_>> = micro.as_flattened().iter().map(|e| e.item()).collect();
             let packed = Packed::new(&items);
-            let hidden = self.policy.hidden(&packed.batch); // [N, H]
-            let temperature = self.config.temperature;
-            let output = self.policy.decoder.logprobs(&hidden, &packed.token_reads(), temperature); // [R]
+            let (reads, temperature) = (packed.token_reads(), self.config.temperature);
+            let hidden = self.policy.hidden(&packed.batch, &reads.indices); // [N, H]
+            let output = self.policy.decoder.logprobs(&hidden, &reads, temperature); // [R]
             let logprobs = split_by_length(&to_f64(&output), &packed.lengths());
             let mut gradients: Vec<Vec<f64>> =
                 logprobs.iter().map(|tokens| vec![0.0; tokens.len()]).collect();

@@ -132,8 +132,9 @@ impl RewardTrainer {
         let micro_batch_size = self.config.micro_batch_size.max(1);
         for (micro, weights) in pairs.chunks(micro_batch_size).zip(weights.chunks(micro_batch_size)) {
             let packed = Packed::new(&items_of(micro));
-            let hidden = self.learner.hidden(&packed.batch); // [N, H]
-            let scores = self.head().forward(&hidden, &packed.last_indices()); // [R · K]
+            let last = packed.last_indices();
+            let hidden = self.learner.hidden(&packed.batch, &last); // [N, H]
+            let scores = self.head().forward(&hidden, &last); // [R · K]
             let score = to_f64(&scores);
             let mut gradient = vec![0.0; score.len()];
             for ((pair, weight), places) in micro.iter().zip(weights).zip(packed.of_item.chunks(2)) {

@@ -99,7 +99,8 @@ pub fn measure_values(experiences: &mut [Experience], critic: &Decoder, head: &S
     for group in groups {
         let members = &mut experiences[group];
         let (packed, reads) = pack_values(&members.iter().collect::<Vec<_>>());
-        let flat = to_host(head.forward(&critic.hidden(&packed.batch), &reads.indices));
+        let hidden = critic.hidden_at(&packed.batch, &reads.indices);
+        let flat = to_host(head.forward(&hidden, &reads.indices));
         let values = split_by_length(&flat, &reads.lengths);
         for (experience, &place) in members.iter_mut().zip(&packed.of_item) {
             experience.values = values[place].iter().map(|&v| f64::from(v)).collect();

@@ -120,8 +120,8 @@ fn by_head(
     let mut rewards = Vec::with_capacity(items.len());
     for group in by_token_budget(items, max_tokens) {
         let packed = Packed::new(&items[group]);
-        let hidden = decoder.hidden(&packed.batch);
-        let scores = to_host(head.forward(&hidden, &packed.last_indices()));
+        let last = packed.last_indices();
+        let scores = to_host(head.forward(&decoder.hidden_at(&packed.batch, &last), &last));
         let of = |place: usize| scores[place * count..][..count].iter().map(|&s| f64::from(s)).collect();
         rewards.extend(packed.of_item.iter().map(|&place| of(place)));
     }
@@ -152,8 +152,9 @@ pub fn sequence_logprobs(
     let mut logprobs = Vec::with_capacity(items.len());
     for group in by_token_budget(items, max_tokens) {
         let packed = Packed::new(&items[group]);
-        let hidden = decoder.hidden(&packed.batch);
-        let flat = to_host(decoder.logprobs(&hidden, &packed.token_reads(), temperature));
+        let reads = packed.token_reads();
+        let hidden = decoder.hidden_at(&packed.batch, &reads.indices);
+        let flat = to_host(decoder.logprobs(&hidden, &reads, temperature));
         let distinct = split_by_length(&flat, &packed.lengths());
         logprobs.extend(packed.of_item.iter().map(|&place| distinct[place].clone()));
     }

@@ -118,7 +118,7 @@ impl SftTrainer {
                 let first = (step - 1) * self.config.batch_size as u64 + (number * rows_a_pass) as u64;
                 self.noise(micro, alpha, first)
             });
-            let hidden = self.learner.hidden_with_noise(&batch, noise); // [N, H]
+            let hidden = self.learner.hidden_with_noise(&batch, &reads.indices, noise); // [N, H]
             let said = self.learner.decoder.token_statistics(&hidden, &reads, 1.0); // [R] each
             let (loss, gradient) = nll(&to_f64(&said.logprobs), learnt);
             metrics.loss += loss;
@@ -161,7 +161,7 @@ impl SftTrainer {
             });
             let (group, later) = rest.split_at(fits.count().max(1));
             let (batch, reads) = packed(group);
-            let said = decoder.token_statistics(&decoder.hidden(&batch), &reads, 1.0);
+            let said = decoder.token_statistics(&decoder.hidden_at(&batch, &reads.indices), &reads, 1.0);
             let (logprobs, top) = (to_f64(&said.logprobs), to_f64(&said.top));
             let mut start = 0;
             for row in group {

@@ -94,7 +94,8 @@ impl LogprobModel for LocalJudge {
             let segment = batch.push_sequence(&sequence);
             let reads =
                 Reads { indices: vec![batch.last_index(segment); targets.len()], targets: targets.clone() };
-            let logprobs = self.decoder.logprobs(&self.decoder.hidden(&batch), &reads, 1.0);
+            let logprobs =
+                self.decoder.logprobs(&self.decoder.hidden_at(&batch, &reads.indices), &reads, 1.0);
             let logprobs: Vec<f32> = logprobs.into_data().try_into_vec().expect("models compute in float32");
             let mut logprobs = logprobs.into_iter();
             rows.push(

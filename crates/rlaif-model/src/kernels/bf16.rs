@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 
-use super::matrix::{Target, View, Write};
+use super::matrix::{Target, Unwritten, View, Write};
 use super::{Contiguous, dims, tensor};
 
 /// Rows of a register tile: 24 sums, two columns and a factor take 27 of 32 registers.
@@ -17,8 +17,8 @@ const ROWS: usize = 12;
 const COLUMNS: usize = 32;
 /// Most pairs of the inner dimension that are summed before a tile is written back: a panel of b is then at most 48 KB.
 const DEPTH: usize = 384;
-/// Rows that are packed at a time: their panels are at most 360 KB.
-const BLOCK: usize = 20 * ROWS;
+/// Most panels of rows that are packed at a time: 360 KB.
+const BLOCK: usize = 20;
 
 /// Whether this processor can.
 pub(crate) fn available() -> bool {
@@ -78,15 +78,12 @@ impl Packed {
 /// # Panics
 /// If the shapes do not fit, or the processor cannot.
 pub(crate) fn product(a: View<'_>, b: &Packed) -> Vec<f32> {
-    let size = a.rows * b.columns;
-    let mut c = Vec::with_capacity(size);
-    let target = Target::unwritten(&mut c.spare_capacity_mut()[..size], a.rows, b.columns);
-    // SAFETY: the target is borrowed mutably here and by nobody else; a product that replaces writes every number.
+    let mut c = Unwritten::new(a.rows * b.columns);
+    // SAFETY: `c` is written here and by nobody else; a product that replaces writes every number.
     unsafe {
-        write_product(target, Write::Replace, a, b);
-        c.set_len(size);
+        write_product(c.target(a.rows, b.columns), Write::Replace, a, b);
+        c.written()
     }
-    c
 }
 
 /// c = a b, or c += a b, for c `[m, n]` row-major.
@@ -114,22 +111,19 @@ unsafe fn write_product(c: Target, write: Write, a: View<'_>, b: &Packed) {
         (0..m).for_each(|row| unsafe { c.part(row, 1, 0, n).data.write_bytes(0, n) });
     }
     let depth_of_pass = pairs.div_ceil(pairs.div_ceil(DEPTH).max(1)).max(1);
-    let (blocks, panels) = (m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
-    if blocks * panels == 0 {
+    let (row_panels, panels) = (m.div_ceil(ROWS), n.div_ceil(COLUMNS));
+    if row_panels * panels == 0 {
         return;
     }
-    // Rows are shared out among threads; where there are too few blocks of them, columns are too.
-    let wanted = 2 * rayon::current_num_threads();
-    let per_part = panels.div_ceil(wanted.div_ceil(blocks).min(panels));
-    let parts = panels.div_ceil(per_part);
-    (0..blocks * parts).into_par_iter().for_each_init(Vec::new, |packed, task| {
-        let (block, part) = (task / parts, task % parts);
-        let rows = block * BLOCK..((block + 1) * BLOCK).min(m);
+    let (blocks, parts) = tasks(row_panels, panels, rayon::current_num_threads());
+    (0..blocks * parts).into_par_iter().with_max_len(1).for_each_init(Vec::new, |packed, task| {
+        let rows = share(row_panels, blocks, task / parts);
+        let rows = rows.start * ROWS..(rows.end * ROWS).min(m);
         for from in (0..pairs).step_by(depth_of_pass) {
             let depth = depth_of_pass.min(pairs - from);
             let add = write == Write::Add || from > 0;
             pack_rows(a, rows.clone(), from..from + depth, packed);
-            for panel in part * per_part..((part + 1) * per_part).min(panels) {
+            for panel in share(panels, parts, task % parts) {
                 let width = COLUMNS.min(n - panel * COLUMNS);
                 let right = b.part(panel, from, depth);
                 for (left, row) in packed.chunks_exact(depth * ROWS).zip(rows.clone().step_by(ROWS)) {
@@ -140,6 +134,22 @@ unsafe fn write_product(c: Target, write: Write, a: View<'_>, b: &Packed) {
             }
         }
     });
+}
+
+/// Into how many blocks of rows and parts of columns a product falls, so that all threads get the same: a multiple of their number,
+/// of equal tasks. Rows alone are shared out where there are enough, since each part of the columns packs its rows again.
+fn tasks(row_panels: usize, panels: usize, threads: usize) -> (usize, usize) {
+    let (fewest, wanted) = (row_panels.div_ceil(BLOCK), 2 * threads);
+    if fewest > wanted / 2 {
+        return (fewest.next_multiple_of(threads).min(row_panels), 1);
+    }
+    let blocks = (fewest..=wanted).find(|blocks| wanted % blocks == 0).unwrap_or(wanted);
+    (blocks, (wanted / blocks).min(panels))
+}
+
+/// The `i`-th of `parts` shares of `0..n`, which differ by one at most.
+fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
+    i * n / parts..(i + 1) * n / parts
 }
 
 /// x W for `[N, in]` and `[in, out]`.

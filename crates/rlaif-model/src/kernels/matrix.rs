@@ -53,12 +53,6 @@ impl Target {
         Self { data: data.as_mut_ptr(), rows, columns, row_stride }
     }
 
-    /// A matrix of numbers that nobody has written yet: its rows follow each other.
-    pub fn unwritten(data: &mut [MaybeUninit<f32>], rows: usize, columns: usize) -> Self {
-        check(data.len(), rows, columns, columns);
-        Self { data: data.as_mut_ptr().cast(), rows, columns, row_stride: columns }
-    }
-
     /// The part of `rows` rows from `row` and `columns` columns from `column`.
     pub fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
         assert!(row + rows <= self.rows && column + columns <= self.columns, "a part lies within its matrix");
@@ -75,6 +69,39 @@ impl Target {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: in bounds by `check` and the assertion; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.columns) }
+    }
+}
+
+/// Numbers that nobody has written yet: what a kernel writes throughout need not be cleared first.
+pub(crate) struct Unwritten(Vec<MaybeUninit<f32>>);
+
+impl Unwritten {
+    /// Room for `len` numbers.
+    pub fn new(len: usize) -> Self {
+        let mut room = Vec::with_capacity(len);
+        // SAFETY: there is room for `len`, and such a number may hold anything.
+        unsafe { room.set_len(len) };
+        Self(room)
+    }
+
+    pub fn slice(&mut self) -> &mut [MaybeUninit<f32>] {
+        &mut self.0
+    }
+
+    /// All of it as a matrix.
+    pub fn target(&mut self, rows: usize, columns: usize) -> Target {
+        check(self.0.len(), rows, columns, columns);
+        Target { data: self.0.as_mut_ptr().cast(), rows, columns, row_stride: columns }
+    }
+
+    /// The numbers.
+    ///
+    /// # Safety
+    /// Every one of them must have been written.
+    pub unsafe fn written(self) -> Vec<f32> {
+        let mut room = std::mem::ManuallyDrop::new(self.0);
+        // SAFETY: the same memory, whose numbers the caller says are there.
+        unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), room.len(), room.capacity()) }
     }
 }
 

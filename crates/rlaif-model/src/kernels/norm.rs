@@ -2,9 +2,12 @@
 //!
 //! With g = dy w: dx = r g - x r^3 mean(g x), dw = sum over rows of dy x r.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::matrix::Unwritten;
 use super::{Contiguous, dims, tensor};
 use crate::simd;
 
@@ -15,9 +18,10 @@ const ROWS: usize = 16;
 pub(crate) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (FlexTensor, Vec<f32>) {
     let [rows, width] = dims(x);
     let (x, weight) = (Contiguous::of(x), Contiguous::of(weight));
-    let mut y = vec![0.0; rows * width];
+    let mut y = Unwritten::new(rows * width);
     let mut inverse = vec![0.0; rows];
-    y.par_chunks_mut(ROWS * width)
+    y.slice()
+        .par_chunks_mut(ROWS * width)
         .zip(x.slice().par_chunks(ROWS * width))
         .zip(inverse.par_chunks_mut(ROWS))
         .for_each(|((y, x), inverse)| {
@@ -25,14 +29,15 @@ pub(crate) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (Fle
                 *inverse = normalize(y, x, weight.slice(), epsilon);
             }
         });
-    (tensor(y, [rows, width]), inverse)
+    // SAFETY: each row was written.
+    (tensor(unsafe { y.written() }, [rows, width]), inverse)
 }
 
 simd::multiversion! {
-    fn normalize(y: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) -> f32 {
+    fn normalize(y: &mut [MaybeUninit<f32>], x: &[f32], weight: &[f32], epsilon: f32) -> f32 {
         let inverse = 1.0 / (simd::dot(x, x) / x.len() as f32 + epsilon).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-            *y = x * inverse * w;
+            y.write(x * inverse * w);
         }
         inverse
     }
@@ -47,8 +52,9 @@ pub(crate) fn input_gradient(
 ) -> FlexTensor {
     let [rows, width] = dims(x);
     let (grad, x, weight) = (Contiguous::of(grad), Contiguous::of(x), Contiguous::of(weight));
-    let mut dx = vec![0.0; rows * width];
-    dx.par_chunks_mut(ROWS * width)
+    let mut dx = Unwritten::new(rows * width);
+    dx.slice()
+        .par_chunks_mut(ROWS * width)
         .zip(grad.slice().par_chunks(ROWS * width))
         .zip(x.slice().par_chunks(ROWS * width))
         .zip(inverse.par_chunks(ROWS))
@@ -58,17 +64,18 @@ pub(crate) fn input_gradient(
                 input_row(dx, grad, x, weight.slice(), r);
             }
         });
-    tensor(dx, [rows, width])
+    // SAFETY: each row was written.
+    tensor(unsafe { dx.written() }, [rows, width])
 }
 
 simd::multiversion! {
-    fn input_row(dx: &mut [f32], grad: &[f32], x: &[f32], weight: &[f32], r: f32) {
+    fn input_row(dx: &mut [MaybeUninit<f32>], grad: &[f32], x: &[f32], weight: &[f32], r: f32) {
         let width = x.len();
         let (grad, weight) = (&grad[..width], &weight[..width]);
         let mean = simd::sum_lanes(width, |i| grad[i] * weight[i] * x[i]) / width as f32;
         let along = r * r * r * mean;
         for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(grad).zip(weight) {
-            *dx = r * g * w - along * x;
+            dx.write(r * g * w - along * x);
         }
     }
 }

@@ -1,11 +1,14 @@
 //! SwiGLU: y = g s u with s = sigmoid(g). Then dg = dy u s (1 + g (1 - s)), du = dy g s.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
 use rlaif_core::config::MatmulPrecision;
 
+use super::matrix::Unwritten;
 use super::{Contiguous, bf16, dims, tensor};
 use crate::simd;
 
@@ -16,28 +19,33 @@ const PART: usize = 1 << 14;
 pub(crate) fn forward(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let shape = dims(gate);
     let (gate, up) = (Contiguous::of(gate), Contiguous::of(up));
-    let mut y = vec![0.0; shape[0] * shape[1]];
-    y.par_chunks_mut(PART)
+    let mut y = Unwritten::new(shape[0] * shape[1]);
+    y.slice()
+        .par_chunks_mut(PART)
         .zip(gate.slice().par_chunks(PART).zip(up.slice().par_chunks(PART)))
         .for_each(|(y, (gate, up))| forward_part(y, gate, up));
-    tensor(y, shape)
+    // SAFETY: each part was written, and there are as many of each.
+    tensor(unsafe { y.written() }, shape)
 }
 
 /// Of gate and up side by side, `[rows, 2 I]` to `[rows, I]`.
 pub(crate) fn joined(gate_up: &[f32], rows: usize) -> Vec<f32> {
     let width = gate_up.len() / rows / 2;
-    let mut y = vec![0.0; rows * width];
-    y.par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).for_each(|(y, gate_up)| {
+    let mut y = Unwritten::new(rows * width);
+    y.slice().par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).for_each(|(y, gate_up)| {
         let (gate, up) = gate_up.split_at(width);
         forward_part(y, gate, up);
     });
-    y
+    // SAFETY: each row was written.
+    unsafe { y.written() }
 }
 
 simd::multiversion! {
-    fn forward_part(y: &mut [f32], gate: &[f32], up: &[f32]) {
-        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g / (1.0 + simd::exp(-g)) * u;
+    fn forward_part(y: &mut [MaybeUninit<f32>], gate: &[f32], up: &[f32]) {
+        let len = y.len();
+        let (gate, up) = (&gate[..len], &up[..len]);
+        for i in 0..len {
+            y[i].write(gate[i] / (1.0 + simd::exp(-gate[i])) * up[i]);
         }
     }
 }
@@ -46,25 +54,26 @@ simd::multiversion! {
 pub(crate) fn backward(grad: &FlexTensor, gate: &FlexTensor, up: &FlexTensor) -> [FlexTensor; 2] {
     let shape = dims(gate);
     let (grad, gate, up) = (Contiguous::of(grad), Contiguous::of(gate), Contiguous::of(up));
-    let mut dg = vec![0.0; shape[0] * shape[1]];
-    let mut du = vec![0.0; shape[0] * shape[1]];
-    dg.par_chunks_mut(PART)
-        .zip(du.par_chunks_mut(PART))
+    let [mut dg, mut du] = [(); 2].map(|()| Unwritten::new(shape[0] * shape[1]));
+    dg.slice()
+        .par_chunks_mut(PART)
+        .zip(du.slice().par_chunks_mut(PART))
         .zip(grad.slice().par_chunks(PART))
         .zip(gate.slice().par_chunks(PART).zip(up.slice().par_chunks(PART)))
         .for_each(|(((dg, du), grad), (gate, up))| backward_part(dg, du, grad, gate, up));
-    [tensor(dg, shape), tensor(du, shape)]
+    // SAFETY: each part was written, and there are as many of each.
+    [dg, du].map(|slopes| tensor(unsafe { slopes.written() }, shape))
 }
 
 simd::multiversion! {
-    fn backward_part(dg: &mut [f32], du: &mut [f32], grad: &[f32], gate: &[f32], up: &[f32]) {
+    fn backward_part(dg: &mut [MaybeUninit<f32>], du: &mut [MaybeUninit<f32>], grad: &[f32], gate: &[f32], up: &[f32]) {
         let len = dg.len();
         let (du, grad, gate, up) = (&mut du[..len], &grad[..len], &gate[..len], &up[..len]);
         for i in 0..len {
             let (d, g, u) = (grad[i], gate[i], up[i]);
             let s = 1.0 / (1.0 + simd::exp(-g));
-            dg[i] = d * u * s * (1.0 + g * (1.0 - s));
-            du[i] = d * g * s;
+            dg[i].write(d * u * s * (1.0 + g * (1.0 - s)));
+            du[i].write(d * g * s);
         }
     }
 }

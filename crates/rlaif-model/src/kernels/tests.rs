@@ -108,6 +108,14 @@ fn attention_is_its_portable_form() {
     batch.push_response(prompt, &[4; 1]);
     batch.push_sequence(&[5; 1]);
     batch.push_response(prompt, &[6; 130]);
+    // Prompts with a beginning in common: with responses and without, and a chain of four.
+    let beginning = batch.push_prompt(&[7; 66]);
+    let rests = [3, 65].map(|len| batch.push_prompt_after(beginning, &vec![8; len]));
+    batch.push_prompt_after(beginning, &[8; 2]);
+    let first = batch.push_response(rests[0], &[9; 1]);
+    batch.push_response(rests[0], &[1; 70]);
+    batch.push_response(rests[1], &[2; 5]);
+    batch.push_response(first, &[3; 4]);
     // Windows of one token, within a tile, across the prompt's end, and over everything.
     let windows = [None, Some(1), Some(20), Some(75), Some(1000)];
     for (json, window) in

@@ -180,6 +180,43 @@ fn neighbours_in_the_stream_change_nothing() {
     }
 }
 
+/// Where few positions are read, the last block runs for those alone: the same log-probs and gradients as of all.
+#[test]
+fn what_nobody_reads_changes_nothing() {
+    for name in FAMILIES {
+        println!("{name}");
+        let (mut decoder, golden) = golden(name);
+        decoder.set_trainable(Trainable::Full);
+        let mut batch = PackedBatch::new();
+        let mut reads = Reads::new();
+        for ids in sequences(&golden) {
+            let (prompt, response) = ids.split_at(ids.len() - 3);
+            let prompt = batch.push_prompt(prompt);
+            for response in [response, &response[..1]] {
+                let response = batch.push_response(prompt, response); // both read the prompt's last token
+                reads.append(batch.response_reads(response));
+            }
+        }
+        let run = |hidden: Tensor<2>| {
+            let logprobs = decoder.logprobs(&hidden, &reads, 1.0);
+            let weights: Vec<f32> = (0..reads.len()).map(|r| 1.0 + r as f32 / 3.0).collect();
+            let grads =
+                (logprobs.clone() * Tensor::from_floats(&weights[..], decoder.device())).sum().backward();
+            let gradients =
+                decoder.parameters().into_iter().map(move |(_, p)| values(p.grad(&grads).unwrap()));
+            (values(hidden.inner()), values(logprobs.inner()), gradients.collect::<Vec<_>>())
+        };
+        let (whole, all) = (run(decoder.hidden(&batch)), run(decoder.hidden_at(&batch, &reads.indices)));
+        let width = decoder.config().hidden_size;
+        assert!(all.0[..width].iter().all(|&h| h == 0.0), "the first token of a prompt is not read");
+        assert_close(&all.1, &whole.1, 1e-5);
+        for (found, wanted) in all.2.iter().zip(&whole.2) {
+            let scale = wanted.iter().fold(1f32, |m, g| m.max(g.abs()));
+            assert_close(found, wanted, 1e-5 * scale);
+        }
+    }
+}
+
 /// Moves one number of one parameter.
 fn moved(decoder: &Decoder, parameter: &str, index: usize, by: f32) -> Decoder {
     let mut copy = decoder.clone();

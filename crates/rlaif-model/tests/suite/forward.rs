@@ -58,6 +58,29 @@ fn packing_changes_nothing() {
     assert_close(&values(decoder.hidden(&together)), &alone, 1e-5);
 }
 
+/// Two prompts that begin alike with two responses each, all of which is shared or repeated, and the reads of the responses.
+fn forest(shared: bool) -> (PackedBatch, Reads) {
+    let (beginning, rests) = (ids(1, 9), [ids(2, 1), ids(3, 7)]);
+    let mut batch = PackedBatch::new();
+    let mut reads = Reads::new();
+    let once = shared.then(|| batch.push_prompt(&beginning));
+    for (rest, seed) in rests.iter().zip([4, 6]) {
+        let whole = || [&beginning[..], rest].concat();
+        let mut prompt = None;
+        for (seed, len) in [(seed, 6), (seed + 1, 13)] {
+            let segment = match (once, prompt) {
+                (None, _) => batch.push_prompt(&whole()),
+                (Some(_), Some(prompt)) => prompt,
+                (Some(once), None) => batch.push_prompt_after(once, rest),
+            };
+            prompt = Some(segment);
+            let response = batch.push_response(segment, &ids(seed, len));
+            reads.append(batch.response_reads(response));
+        }
+    }
+    (batch, reads)
+}
+
 /// A prompt with two responses, shared or repeated, and the reads of both responses.
 fn preference_batch(shared: bool) -> (PackedBatch, Reads) {
     let (prompt, first, second) = (ids(1, 9), ids(2, 6), ids(3, 13));
@@ -76,10 +99,16 @@ fn preference_batch(shared: bool) -> (PackedBatch, Reads) {
 
 #[test]
 fn a_shared_prompt_gives_the_values_and_gradients_of_repeated_ones() {
+    for batch_of in [preference_batch, forest] {
+        shared_and_repeated_are_equal(batch_of);
+    }
+}
+
+fn shared_and_repeated_are_equal(batch_of: fn(bool) -> (PackedBatch, Reads)) {
     let run = |shared: bool| {
         let mut decoder = tiny();
         decoder.set_trainable(Trainable::Full);
-        let (batch, reads) = preference_batch(shared);
+        let (batch, reads) = batch_of(shared);
         let logprobs = decoder.logprobs(&decoder.hidden(&batch), &reads, 0.7);
         let weights: Vec<f32> = (0..reads.len()).map(|r| 1.0 + r as f32 / 3.0).collect();
         let weights = burn::tensor::Tensor::<1>::from_floats(&weights[..], decoder.device());
@@ -172,9 +201,9 @@ fn noise_is_added_to_the_embeddings_of_its_tokens() {
     batch.push_sequence(&[5, 9, 3]);
     batch.push_sequence(&[7]);
     let noise: Vec<f32> = (0..4 * 24).map(|i| 0.01 * (i % 13) as f32 - 0.06).collect();
-    let noisy = values(decoder.hidden_with_noise(&batch, Some(noise.clone())));
+    let noisy = values(decoder.hidden_with_noise(&batch, &[0, 1, 2, 3], Some(noise.clone())));
     assert_close(
-        &values(decoder.hidden_with_noise(&batch, Some(vec![0.0; 4 * 24]))),
+        &values(decoder.hidden_with_noise(&batch, &[0, 1, 2, 3], Some(vec![0.0; 4 * 24]))),
         &values(decoder.hidden(&batch)),
         0.0,
     );

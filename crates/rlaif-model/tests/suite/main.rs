@@ -9,6 +9,7 @@ mod generate;
 mod gguf;
 mod gguf_writer;
 mod hostile_files;
+mod instructions;
 mod lora;
 mod rounded;
 mod save;

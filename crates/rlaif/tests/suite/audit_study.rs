@@ -297,9 +297,10 @@ fn repeats(study: &Study) {
     assert_eq!(asked, (240, 240 + 120 + 240));
     let same = |judge| found.interval(judge, "repeat_same");
     assert_eq!(found.row("judge `fair`", "repeat_same")["n"], 160);
-    // 0.9² + 0.1²
+    // 0.9² + 0.1²; once in twenty a 95 % interval misses the truth, and one of twice its width hardly ever.
     let [fair, low, high] = same("fair");
-    assert!(low < 0.82 && 0.82 < high, "{fair} [{low}, {high}]");
+    let half = (high - low) / 2.0;
+    assert!(low - half < 0.82 && 0.82 < high + half, "{fair} [{low}, {high}]");
     found.row("judge `faulty`", "repeat_kappa");
     assert_eq!(study.audit(0, &few).interval("fair", "repeat_same"), [fair, low, high]);
     assert_eq!(
