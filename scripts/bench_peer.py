@@ -9,6 +9,7 @@ or takes less.
 """
 
 import argparse
+import ast
 import json
 import os
 import platform
@@ -35,14 +36,17 @@ TRAIN = RUN + """
 max_length = 512
 [{job}]
 data = ["{data}"]
-epochs = 1
+epochs = {epochs}
 batch_size = {batch}
 micro_batch_size = {micro}
 holdout_fraction = 0.0
 save_steps = 1000000
 [{job}.optim]
 learning_rate = 1e-5
+schedule = "constant"
+warmup_ratio = 0.0
 {dtype}
+{lora}
 """
 PROMPTS = RUN + """
 [prompts]
@@ -75,11 +79,15 @@ max_tokens = 1000
 PPO_STEPS = {"steps": 2, "prompts": 4, "samples": 4, "new": NEW_TOKENS, "epochs": 2, "micro": 16, "score_tokens": 48}
 PEER_PPO = {"steps": "--steps", "prompts": "--prompts-per-step", "samples": "--samples", "new": "--new-tokens", "epochs": "--epochs",
             "score_tokens": "--score-tokens"}
+CURVE_STEPS = 6
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 PEER_MICRO_BATCH = 8  # faster than 4, and takes 11 GB; ours is of the whole rollout
 # stage of ours, the peer's job; rows, samples of each and new tokens of ours, and of the peer, which decodes up to 32 together whatever it is told
 JOBS = {
     "reward": ("reward", "reward", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
     "dpo": ("dpo", "dpo", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
+    "reward-lora": ("reward", "reward", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
+    "dpo-lora": ("dpo", "dpo", (ROWS, 0, 0), (ROWS, 0, 0), BATCH),
     "ppo": ("ppo", "ppo", (ROWS, 4, NEW_TOKENS), (ROWS, 4, NEW_TOKENS), 32),
     "decode": ("generate", "generate", (64, 4, NEW_TOKENS), (16, 4, NEW_TOKENS), 32),
     "decode-1": ("generate", "generate", (16, 1, 4 * NEW_TOKENS), (1, 1, 4 * NEW_TOKENS), 1),
@@ -117,8 +125,8 @@ def metric(folder, stage, name):
         return [json.loads(line)[name] for line in file]
 
 
-def stage_of_ours(args, job, folder, precision, shape, seed=0):
-    """The manifest's record of a stage that ran, and its peak memory."""
+def stage_of_ours(args, job, folder, precision, shape, **others):
+    """The manifest's record of a stage that ran, and its peak memory; `others` are values of the config's template."""
     stage, _, _, _, batch = JOBS[job]
     rows, samples, new = shape
     shutil.rmtree(folder / stage, ignore_errors=True)
@@ -129,7 +137,8 @@ def stage_of_ours(args, job, folder, precision, shape, seed=0):
         lines = [{"id": f"{i}", "prompt": row["prompt"]} for i, row in enumerate(lines)]
     data.write_text("".join(json.dumps(row) + "\n" for row in lines))
     values = {"job": stage, "folder": folder, "model": Path(args.model).resolve(), "data": data, "batch": batch, "micro": MICRO_BATCH,
-              "samples": samples, "new": new, "dtype": args.ours_optim, "precision": precision, "seed": seed}
+              "samples": samples, "new": new, "dtype": args.ours_optim, "precision": precision, "seed": 0, "epochs": 1,
+              "lora": f"[{stage}.lora]" if job.endswith("-lora") else ""} | others
     if stage == "ppo":
         values |= PPO_STEPS
     config.write_text({"generate": DECODE, "ppo": PPO}.get(stage, TRAIN).format(**values))
@@ -160,11 +169,37 @@ def peer(args, job, folder, bf16):
         command += [part for key, flag in PEER_PPO.items() for part in (flag, str(PPO_STEPS[key]))]
         command += ["--micro-batch", str(PEER_MICRO_BATCH)]
     else:
-        command = [sys.executable, args.shared / "peer" / "trl_bench.py", folder / "hf", args.preferences, name, "--n", str(rows)]
-        command += ["--new-tokens", str(new), "--batch", str(batch), "--samples", str(samples)]
-    out, memory = run([*command, *(["--bf16"] if bf16 else [])], env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        lora = ["--lora"] if job.endswith("-lora") else []
+        command = trl(args, lora, folder / "hf", name, rows, batch)
+        command += ["--new-tokens", str(new), "--samples", str(samples)]
+    out, memory = run([*command, *(["--bf16"] if bf16 else [])], env=OFFLINE)
     told = json.loads(out.strip().splitlines()[-1])
     return told.get("pairs_per_s", told.get("tokens_per_s")), memory
+
+
+def trl(args, options, model, name, rows, batch):
+    """The peer's script on the first rows, with options that it does not have itself."""
+    script = args.shared / "peer" / "trl_bench.py"
+    options = [Path(__file__).with_name("peer_trl.py"), *options] if options else []
+    return [sys.executable, *options, script, model, args.preferences, name, "--n", str(rows), "--batch", str(batch)]
+
+
+def curves_beside_the_peer(args, folder):
+    """Losses of DPO, of us and of the peer: all pairs are in each batch, so that their order does not matter. A model without a chat template
+    is asked the prompts as they stand, by both."""
+    plain = folder / "hf-plain"
+    shutil.copytree(folder / "hf", plain, ignore=shutil.ignore_patterns("chat_template*"))
+    losses = {}
+    for side, bf16 in (("TRL, float32", []), ("TRL, bfloat16", ["--bf16"])):
+        out, _ = run(trl(args, ["--epochs", str(CURVE_STEPS)], plain, "dpo", BATCH, BATCH) + bf16, env=OFFLINE)
+        told = [ast.literal_eval(line) for line in out.splitlines() if line.startswith("{'loss'")]
+        losses[side] = [float(step["loss"]) for step in told]
+    for side, precision in (("ours, exact", "highest"), ("ours, rounded", "medium")):
+        stage_of_ours(args, "dpo", folder, precision, (BATCH, 0, 0), epochs=CURVE_STEPS, model=plain)
+        losses[side] = metric(folder, "dpo", "loss")
+    print(f"\n| DPO of the same {BATCH} pairs: step | " + " | ".join(losses) + " |\n|" + "---|" * (1 + len(losses)))
+    for step in range(CURVE_STEPS):
+        print(f"| {step + 1} | " + " | ".join(f"{of_side[step]:.4f}" for of_side in losses.values()) + " |", flush=True)
 
 
 def curves(args, folder):
@@ -173,7 +208,7 @@ def curves(args, folder):
         losses = {}
         for precision in ("highest", "medium"):
             for seed in range(3):
-                stage_of_ours(args, job, folder, precision, JOBS[job][2], seed)
+                stage_of_ours(args, job, folder, precision, JOBS[job][2], seed=seed)
                 losses[precision, seed] = metric(folder, job, "loss")
         print(f"\n| {job}: step | exact, by seed | rounded, by seed | rounded less exact, the largest |\n|---|---|---|---|")
         for step in range(len(losses["highest", 0])):
@@ -192,7 +227,7 @@ def main():
     parser.add_argument("--precisions", default="float32,bf16", help="of the peer")
     parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--curves", action="store_true", help="instead: losses of ours, exact and rounded")
+    parser.add_argument("--curves", action="store_true", help="instead: losses step by step, beside the peer's, and of seeds")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
     # Two of the first rows have an empty side, which we refuse: neither side gets them.
@@ -200,17 +235,18 @@ def main():
     with open(args.shared / "data" / "preferences" / "pandalm.jsonl") as source:
         rows = [line for line in source if all(json.loads(line)[side].strip() for side in ("chosen", "rejected"))]
     args.preferences.write_text("".join(rows))
+    source = Path(args.model).resolve().parent
+    run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
     if args.curves:
+        curves_beside_the_peer(args, folder)
         curves(args, folder)
         shutil.rmtree(folder)
         return
-    source = Path(args.model).resolve().parent
-    run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
     measured = []
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.pairs} paired runs, medians (least to most)\n")
     print("| job | the peer's precision | peer | ours | ratio of speed | peer's memory | ours | ratio of memory |\n|---|---|---|---|---|---|---|---|")
     for job in args.jobs.split(","):
-        unit = "pairs/s" if job in ("reward", "dpo") else "tokens/s"
+        unit = "pairs/s" if JOBS[job][0] in ("reward", "dpo") else "tokens/s"
         for precision in args.precisions.split(","):
             rows = []
             for turn in range(args.pairs):

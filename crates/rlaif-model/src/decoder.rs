@@ -89,11 +89,11 @@ pub(crate) struct Norm {
 impl Linear {
     /// `[N, in]` to `[N, out]`.
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let y = match &self.packed {
-            Some(packed) => packed.product(x),
-            None => ops::matmul(x.clone(), &self.weight),
-        };
-        self.completed(y, x)
+        match (&self.packed, &self.lora) {
+            (Some(packed), _) => self.completed(packed.product(x), x),
+            (None, Some(lora)) => self.biased(ops::lora_matmul(x.clone(), &self.weight, lora)),
+            (None, None) => self.biased(ops::matmul(x.clone(), &self.weight)),
+        }
     }
 
     /// y with the bias and what the adapter makes of x.

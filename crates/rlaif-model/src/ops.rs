@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, activation};
 use crate::architecture::Activation;
 use crate::attention::{Heads, PortableAttention};
 use crate::batch::PackedBatch;
+use crate::lora::Lora;
 #[cfg(feature = "flex")]
 use crate::matmul_precision::float32_matmul_precision;
 use crate::rope::Rope;
@@ -36,6 +37,18 @@ pub(crate) fn matmul(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
         return crate::kernels::bf16_matmul(x, weight.clone());
     }
     x.matmul(weight.clone())
+}
+
+/// x W with what the adapter adds, rounded as the process was told.
+///
+/// Shapes: `x`: `[N, in]`; `weight`: `[in, out]`; returns `[N, out]`.
+pub(crate) fn lora_matmul(x: Tensor<2>, weight: &Tensor<2>, lora: &Lora) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if lora.dropout.is_none() && crate::device::is_flex(&x.device()) {
+        let Lora { a, b, scale, .. } = lora;
+        return crate::kernels::lora_matmul(x, weight, [a, b], *scale, float32_matmul_precision());
+    }
+    matmul(x.clone(), weight) + lora.forward(x)
 }
 
 /// (x - mean(x)) / sqrt(var(x) + eps) * w + b, Ba et al. 2016 (<https://arxiv.org/abs/1607.06450>).

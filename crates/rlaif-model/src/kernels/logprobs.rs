@@ -97,11 +97,10 @@ pub(crate) fn backward(
                 logits[target as usize] += dy * factor;
             });
         let logits = View::new(logits, rows, vocabulary, vocabulary);
-        let mut rows_grad = vec![0.0; rows * width];
-        weights.product(&mut rows_grad, Write::Replace, logits);
+        let rows_grad = weights.product(logits);
         if want_head {
             let read = Right::of(View::new(read, rows, width, width), plan.precision);
-            read.product(&mut head_grad, Write::Add, logits.t());
+            read.add_product(&mut head_grad, logits.t());
         }
         for (row, &index) in rows_grad.chunks(width).zip(&plan.indices[start..start + rows]) {
             simd::add_scaled(&mut hidden_grad[index * width..][..width], 1.0, row);
@@ -140,7 +139,7 @@ fn for_each_chunk(
             row.copy_from_slice(&hidden.slice()[index * width..][..width]);
         }
         let (read, logits) = (&read[..rows * width], &mut logits[..rows * vocabulary]);
-        head.product(logits, Write::Replace, View::new(read, rows, width, width));
+        head.write_product(logits, Write::Replace, View::new(read, rows, width, width));
         visit(chunk * ROWS, read, logits);
     }
 }

@@ -7,6 +7,7 @@
 //! | [`attention`] | [`PortableAttention`](crate::attention::PortableAttention) |
 //! | [`logprobs`] | [`crate::logprobs`] |
 //! | [`norm`] | [`crate::ops::rms_norm`] |
+//! | [`lora`] | [`Lora::forward`](crate::lora::Lora::forward), added to a product |
 //! | [`swiglu`] | [`crate::ops::swiglu`] |
 //! | [`bf16`] | a product in float32, of factors that are rounded first |
 //!
@@ -16,6 +17,7 @@
 pub(crate) mod attention;
 pub(crate) mod bf16;
 pub(crate) mod logprobs;
+pub(crate) mod lora;
 pub(crate) mod matrix;
 pub(crate) mod norm;
 mod right;
@@ -35,6 +37,7 @@ use rlaif_core::config::MatmulPrecision;
 
 use self::attention::{AttentionPlan, Saved};
 use self::logprobs::ReadPlan;
+use self::lora::Factors;
 
 /// The fused operations as a Burn backend extension; use the functions of this module.
 #[backend_extension(Flex, Autodiff)]
@@ -65,6 +68,16 @@ pub trait FusedOps: Backend {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        precision: MatmulPrecision,
+    ) -> FloatTensor<Self>;
+
+    /// See [`lora`].
+    fn lora_matmul(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
         precision: MatmulPrecision,
     ) -> FloatTensor<Self>;
 
@@ -118,6 +131,18 @@ pub(crate) fn swiglu_matmul(
     Tensor::from_dispatch(<Dispatch as FusedOps>::swiglu_matmul(gate, up, weight, precision))
 }
 
+/// x W + s x A B for `[N, in]`, `[in, out]`, `[in, r]` and `[r, out]`.
+pub(crate) fn lora_matmul(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    [a, b]: [&Tensor<2>; 2],
+    scale: f64,
+    precision: MatmulPrecision,
+) -> Tensor<2> {
+    let [x, weight, a, b] = [x, weight.clone(), a.clone(), b.clone()].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as FusedOps>::lora_matmul(x, weight, a, b, scale, precision))
+}
+
 /// x W for `[N, in]` and `[in, out]`, factors rounded to bfloat16; so are those of the gradients' products.
 pub(crate) fn bf16_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::bf16_matmul(x.into_dispatch(), weight.into_dispatch()))
@@ -169,6 +194,17 @@ impl FusedOps for Flex {
         precision: MatmulPrecision,
     ) -> FlexTensor {
         swiglu::product(&gate, &up, &weight, precision)
+    }
+
+    fn lora_matmul(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        scale: f64,
+        precision: MatmulPrecision,
+    ) -> FlexTensor {
+        lora::forward(&x, &Factors { weight, a, b, scale: scale as f32, precision }).0
     }
 
     fn bf16_matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -320,6 +356,47 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let output = swiglu::product(&factors[0], &factors[1], &factors[2], precision);
         match Step.prepare::<C>([gate.node(), up.node(), weight.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((factors, precision), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn lora_matmul(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+        precision: MatmulPrecision,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+        impl Backward<Flex, 4> for Step {
+            type State = ([FlexTensor; 2], Factors); // x, h
+            fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<Flex>(&ops.node);
+                let ([x, h], factors) = ops.state;
+                let [x_node, weight_node, a_node, b_node] = ops.parents;
+                if let Some(node) = weight_node {
+                    grads.register::<Flex>(node.id, lora::outer(&x, &grad, factors.precision));
+                }
+                if let Some(node) = b_node {
+                    grads.register::<Flex>(node.id, lora::outer(&h, &grad, factors.precision));
+                }
+                let inner = lora::inner_gradient(&grad, &factors);
+                if let Some(node) = a_node {
+                    grads.register::<Flex>(node.id, lora::outer(&x, &inner, factors.precision));
+                }
+                if let Some(node) = x_node {
+                    grads.register::<Flex>(node.id, lora::input_gradient(&grad, &inner, &factors));
+                }
+            }
+        }
+        let [x_part, weight_part, a_part, b_part] =
+            [&x, &weight, &a, &b].map(|tensor| tensor.primitive().clone());
+        let factors = Factors { weight: weight_part, a: a_part, b: b_part, scale: scale as f32, precision };
+        let (output, h) = lora::forward(&x_part, &factors);
+        match Step.prepare::<C>([x.node(), weight.node(), a.node(), b.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([x_part, h], factors), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

@@ -1,6 +1,6 @@
 //! A right factor that several products share, as exact or as rounded as they shall be.
 
-use super::bf16::{Packed, product_into};
+use super::bf16::{self, Packed, product_into};
 use super::matrix::{Target, View, Write, product};
 use rlaif_core::config::MatmulPrecision;
 
@@ -21,11 +21,34 @@ impl<'a> Right<'a> {
         }
     }
 
+    /// a b, `[m, n]` row-major.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn product(&self, a: View<'_>) -> Vec<f32> {
+        match self {
+            Self::Exact(b) => {
+                let mut c = vec![0.0; a.rows * b.columns];
+                self.write_product(&mut c, Write::Replace, a);
+                c
+            }
+            Self::Rounded(b) => bf16::product(a, b),
+        }
+    }
+
+    /// c += a b, for c `[m, n]` row-major.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn add_product(&self, c: &mut [f32], a: View<'_>) {
+        self.write_product(c, Write::Add, a);
+    }
+
     /// c = a b, or c += a b, for c `[m, n]` row-major.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn product(&self, c: &mut [f32], write: Write, a: View<'_>) {
+    pub fn write_product(&self, c: &mut [f32], write: Write, a: View<'_>) {
         match self {
             Self::Exact(b) => {
                 let target = Target::new(c, a.rows, b.columns, b.columns);

@@ -72,10 +72,37 @@ fn a_product_of_swiglu_is_its_portable_form() {
             crate::ops::portable_swiglu(x[0].clone(), x[1].clone()).matmul(x[2].clone())
         });
         assert_same(&fused(MatmulPrecision::Highest), &portable, 1e-5);
+        if !super::bf16::available() {
+            continue;
+        }
         let steps = differentiate(&inputs, |x| {
             super::bf16_matmul(super::swiglu(x[0].clone(), x[1].clone()), x[2].clone())
         });
         assert_same(&fused(MatmulPrecision::Medium), &steps, 0.0);
+    }
+}
+
+#[test]
+fn a_projection_with_its_adapter_is_its_portable_form() {
+    for (rows, inputs, rank, outputs) in [(37, 50, 4, 24), (1, 7, 1, 1), (300, 96, 16, 33)] {
+        let factors = [[rows, inputs], [inputs, outputs], [inputs, rank], [rank, outputs]];
+        let factors: Vec<Tensor<2>> =
+            factors.into_iter().zip(1..).map(|(shape, seed)| leaf(seed, shape)).collect();
+        let fused = |precision| {
+            differentiate(&factors, |f| {
+                super::lora_matmul(f[0].clone(), &f[1], [&f[2], &f[3]], 0.7, precision)
+            })
+        };
+        let composed = |matmul: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            differentiate(&factors, |f| {
+                let h = matmul(f[0].clone(), f[2].clone()).mul_scalar(0.7);
+                matmul(f[0].clone(), f[1].clone()) + matmul(h, f[3].clone())
+            })
+        };
+        assert_same(&fused(MatmulPrecision::Highest), &composed(Tensor::matmul), 1e-5);
+        if super::bf16::available() {
+            assert_same(&fused(MatmulPrecision::Medium), &composed(super::bf16_matmul), 1e-5);
+        }
     }
 }
 
