@@ -167,6 +167,7 @@ pub(crate) fn forward(
     let Heads { query, key_value, dim, scale } = plan.heads;
     let [tokens, wide] = dims(q);
     let shared = query / key_value;
+    assert_eq!((wide, shared * key_value), (query * dim, query), "every query head has its key-value head");
     let q = plan.rotated(Contiguous::of(q).slice(), query);
     let k = plan.rotated(Contiguous::of(k).slice(), key_value);
     let values = Contiguous::of(v);

@@ -18,6 +18,7 @@ const ROWS: usize = 16;
 pub(crate) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (FlexTensor, Vec<f32>) {
     let [rows, width] = dims(x);
     let (x, weight) = (Contiguous::of(x), Contiguous::of(weight));
+    assert_eq!(weight.slice().len(), width, "a weight a column");
     let mut y = Unwritten::new(rows * width);
     let mut inverse = vec![0.0; rows];
     y.slice()
@@ -52,6 +53,7 @@ pub(crate) fn input_gradient(
 ) -> FlexTensor {
     let [rows, width] = dims(x);
     let (grad, x, weight) = (Contiguous::of(grad), Contiguous::of(x), Contiguous::of(weight));
+    assert_eq!((grad.slice().len(), weight.slice().len()), (rows * width, width), "shapes of a norm");
     let mut dx = Unwritten::new(rows * width);
     dx.slice()
         .par_chunks_mut(ROWS * width)

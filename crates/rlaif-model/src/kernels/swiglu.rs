@@ -18,6 +18,7 @@ const PART: usize = 1 << 14;
 /// `[N, I]` and `[N, I]` to `[N, I]`.
 pub(crate) fn forward(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let shape = dims(gate);
+    assert_eq!(dims(up), shape, "gate and up are of one shape");
     let (gate, up) = (Contiguous::of(gate), Contiguous::of(up));
     let mut y = Unwritten::new(shape[0] * shape[1]);
     y.slice()
@@ -31,6 +32,7 @@ pub(crate) fn forward(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
 /// Of gate and up side by side, `[rows, 2 I]` to `[rows, I]`.
 pub(crate) fn joined(gate_up: &[f32], rows: usize) -> Vec<f32> {
     let width = gate_up.len() / rows / 2;
+    assert_eq!(gate_up.len(), 2 * rows * width, "rows of gate and up");
     let mut y = Unwritten::new(rows * width);
     y.slice().par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).for_each(|(y, gate_up)| {
         let (gate, up) = gate_up.split_at(width);
@@ -53,6 +55,7 @@ simd::multiversion! {
 /// `[dg, du]`.
 pub(crate) fn backward(grad: &FlexTensor, gate: &FlexTensor, up: &FlexTensor) -> [FlexTensor; 2] {
     let shape = dims(gate);
+    assert_eq!([dims(grad), dims(up)], [shape; 2], "gate, up and the gradient are of one shape");
     let (grad, gate, up) = (Contiguous::of(grad), Contiguous::of(gate), Contiguous::of(up));
     let [mut dg, mut du] = [(); 2].map(|()| Unwritten::new(shape[0] * shape[1]));
     dg.slice()
