@@ -97,7 +97,7 @@ fn draw(logits: &[f32], log_sum: f32, uniform: f64) -> usize {
 
 simd::multiversion! {
     fn probability_mass(logits: &[f32], log_sum: f32) -> f32 {
-        simd::sum_lanes(logits.len(), |i| simd::exp(logits[i] - log_sum))
+        simd::sum_lanes([logits], |[logit]| simd::exp(logit - log_sum))
     }
 }
 

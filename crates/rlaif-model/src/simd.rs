@@ -39,23 +39,20 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// Sum of `term(i)` over `0..len` in [`LANES`] lanes.
+/// Sum of `term` over slices of one length, element by element, in [`LANES`] lanes.
 #[inline(always)]
-pub(crate) fn sum_lanes(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum_lanes<const K: usize>(slices: [&[f32]; K], term: impl Fn([f32; K]) -> f32) -> f32 {
+    let len = slices.iter().map(|slice| slice.len()).min().unwrap_or(0);
+    // Whole arrays: of a slice the compiler cannot tell that 16 more elements are there, and asks for each.
+    let (whole, rest) = (slices.map(|x| x[..len].as_chunks::<LANES>().0), len - len % LANES..len);
     let mut lanes = [0f32; LANES];
-    let whole = len - len % LANES;
-    let mut i = 0;
-    while i < whole {
+    for chunk in 0..len / LANES {
+        let arrays = whole.map(|arrays| &arrays[chunk]);
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(i + lane);
+            *sum += term(arrays.map(|array| array[lane]));
         }
-        i += LANES;
     }
-    let mut rest = 0.0;
-    while i < len {
-        rest += term(i);
-        i += 1;
-    }
+    let rest: f32 = rest.map(|i| term(slices.map(|slice| slice[i]))).sum();
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -69,8 +66,7 @@ pub(crate) fn sum_lanes(len: usize, term: impl Fn(usize) -> f32) -> f32 {
 /// sum_i a_i b_i
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    sum_lanes(a.len(), |i| a[i] * b[i])
+    sum_lanes([a, b], |[a, b]| a * b)
 }
 
 /// y += factor x
@@ -85,13 +81,13 @@ pub(crate) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for array in whole {
+        for (lane, &x) in lanes.iter_mut().zip(array) {
             *lane = if x > *lane { x } else { *lane };
         }
     }
-    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
 }
 
 /// e^x to 2 units in the last place by Cephes' polynomial, without a branch or a call so that it vectorises; below -87.3 the
@@ -120,7 +116,7 @@ multiversion! {
         for s in scores.iter_mut() {
             *s = exp(*s - largest);
         }
-        let sum = sum_lanes(scores.len(), |i| scores[i]);
+        let sum = sum_lanes([scores], |[score]| score);
         let inverse = 1.0 / sum;
         for s in scores.iter_mut() {
             *s *= inverse;
@@ -133,7 +129,7 @@ multiversion! {
     /// log(sum(exp(factor * logits)))
     pub(crate) fn log_sum_exp(logits: &[f32], factor: f32) -> f32 {
         let largest = max(logits); // factor > 0
-        let sum = sum_lanes(logits.len(), |i| exp((logits[i] - largest) * factor));
+        let sum = sum_lanes([logits], |[logit]| exp((logit - largest) * factor));
         largest * factor + sum.ln()
     }
 }

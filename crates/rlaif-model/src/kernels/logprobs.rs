@@ -61,8 +61,8 @@ pub(crate) fn forward(hidden: &FlexTensor, head: &FlexTensor, plan: &ReadPlan) -
 simd::multiversion! {
     /// sum_i p_i l_i with l = factor * logits, so that the entropy is log_sum minus this.
     fn mean_logit(logits: &[f32], factor: f32, log_sum: f32) -> f32 {
-        simd::sum_lanes(logits.len(), |i| {
-            let l = logits[i] * factor;
+        simd::sum_lanes([logits], |[logit]| {
+            let l = logit * factor;
             simd::exp(l - log_sum) * l
         })
     }

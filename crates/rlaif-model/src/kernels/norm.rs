@@ -72,9 +72,7 @@ pub(crate) fn input_gradient(
 
 simd::multiversion! {
     fn input_row(dx: &mut [MaybeUninit<f32>], grad: &[f32], x: &[f32], weight: &[f32], r: f32) {
-        let width = x.len();
-        let (grad, weight) = (&grad[..width], &weight[..width]);
-        let mean = simd::sum_lanes(width, |i| grad[i] * weight[i] * x[i]) / width as f32;
+        let mean = simd::sum_lanes([grad, weight, x], |[g, w, x]| g * w * x) / x.len() as f32;
         let along = r * r * r * mean;
         for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(grad).zip(weight) {
             dx.write(r * g * w - along * x);
