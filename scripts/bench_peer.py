@@ -79,7 +79,7 @@ max_tokens = 1000
 PPO_STEPS = {"steps": 2, "prompts": 4, "samples": 4, "new": NEW_TOKENS, "epochs": 2, "micro": 16, "score_tokens": 48}
 PEER_PPO = {"steps": "--steps", "prompts": "--prompts-per-step", "samples": "--samples", "new": "--new-tokens", "epochs": "--epochs",
             "score_tokens": "--score-tokens"}
-CURVE_STEPS = 4
+CURVE_STEPS = 2
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 PEER_MICRO_BATCH = 8  # faster than 4, and takes 11 GB; ours is of the whole rollout
 # stage of ours, the peer's job; rows, samples of each and new tokens of ours, and of the peer, which decodes up to 32 together whatever it is told
