@@ -1,6 +1,6 @@
 """Runs the peer's trl_bench.py with what it has no option for, for scripts/bench-peer: peer_trl.py [--lora] [--epochs N] SCRIPT ARGUMENTS.
 
-The adapter is that of our defaults. With TRL's own epochs it prints the loss of each step, as it does anyway.
+The adapter is that of our defaults.
 """
 
 import argparse

@@ -331,8 +331,7 @@ impl Decoder {
 
     fn run(&self, batch: &PackedBatch, read: Option<&[usize]>, noise: Option<Vec<f32>>) -> Tensor<2> {
         let attention = LayerAttention::new(self, batch);
-        let read = read.and_then(|read| ReadRows::of(read, batch.num_tokens(), &self.device));
-        self.blocks_from(self.embed_batch(batch, noise), read.as_ref(), &mut |layer, q, k, v| {
+        self.blocks_from(self.embed_batch(batch, noise), read, &mut |layer, q, k, v| {
             attention.of(&self.config, layer).forward(q, k, v)
         })
     }
@@ -344,7 +343,7 @@ impl Decoder {
         self.embed(batch.ids(), batch.positions(), noise)
     }
 
-    /// Runs all blocks over a stream of tokens, of which these are `read`; `attend(layer, q, k, v)` rotates queries and keys and
+    /// Runs all blocks over a stream of tokens, of which these or all are `read`; `attend(layer, q, k, v)` rotates queries and keys and
     /// attends.
     ///
     /// Shapes: `q`: `[N, heads * head_dim]`; `k`, `v`: `[N, kv_heads * head_dim]`; returns `[N, H]`.
@@ -352,24 +351,24 @@ impl Decoder {
         &self,
         ids: &[u32],
         positions: &[u32],
-        read: &[usize],
+        read: Option<&[usize]>,
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let read = ReadRows::of(read, ids.len(), &self.device);
-        self.blocks_from(self.embed(ids, positions, None), read.as_ref(), attend)
+        self.blocks_from(self.embed(ids, positions, None), read, attend)
     }
 
     /// [`blocks`](Self::blocks) over what is embedded already, `[N, H]`.
     fn blocks_from(
         &self,
         mut x: Tensor<2>,
-        read: Option<&ReadRows>,
+        read: Option<&[usize]>,
         attend: &mut dyn FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
+        let read = read.and_then(|read| ReadRows::of(read, x.dims()[0], &self.device));
         for number in 0..self.layers.len() {
-            x = self.block(number, x, read, attend);
+            x = self.block(number, x, read.as_ref(), attend);
         }
-        self.last_norm(x, read)
+        self.last_norm(x, read.as_ref())
     }
 
     /// The norm of what leaves the last block, `[N, H]` or the rows that are read; returns `[N, H]`.

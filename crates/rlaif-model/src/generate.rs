@@ -298,7 +298,7 @@ impl Generator {
         let attention = LayerAttention::new(decoder, &batch);
         let width = self.heads.key_value * self.heads.dim;
         let last: Vec<usize> = own.iter().map(|&segment| batch.last_index(segment)).collect();
-        let hidden = decoder.blocks(batch.ids(), batch.positions(), &last, &mut |layer, q, k, v| {
+        let hidden = decoder.blocks(batch.ids(), batch.positions(), Some(&last), &mut |layer, q, k, v| {
             let (keys, values) = (host_values(k.clone()), host_values(v.clone()));
             caches.par_iter_mut().zip(&own).for_each(|(cache, &own)| {
                 for (at, segment) in prefix.map(|prefix| (0, prefix)).into_iter().chain([(shared, own)]) {
@@ -333,8 +333,7 @@ impl Generator {
         let rotations = Rotations::new(decoder, &positions);
         active.iter_mut().for_each(|slot| slot.cache.push());
 
-        let all: Vec<usize> = (0..ids.len()).collect();
-        let hidden = decoder.blocks(&ids, &positions, &all, &mut |layer, q, k, v| {
+        let hidden = decoder.blocks(&ids, &positions, None, &mut |layer, q, k, v| {
             let window = decoder.config().window(layer);
             let (mut q, mut k, v) = (host_values(q), host_values(k), host_values(v));
             let mut out = vec![0.0; q.len()];
@@ -348,6 +347,7 @@ impl Generator {
                 });
             Tensor::from_data(TensorData::new(out, [ids.len(), wide]), decoder.device())
         });
+        let all: Vec<usize> = (0..ids.len()).collect();
         let mut logits = host_values(decoder.logits_at(&hidden, &all));
         active
             .par_iter_mut()

@@ -139,11 +139,12 @@ unsafe fn write_product(c: Target, write: Write, a: View<'_>, b: &Packed) {
 /// Into how many blocks of rows and parts of columns a product falls, so that all threads get the same: a multiple of their number,
 /// of equal tasks. Rows alone are shared out where there are enough, since each part of the columns packs its rows again.
 fn tasks(row_panels: usize, panels: usize, threads: usize) -> (usize, usize) {
-    let (fewest, wanted) = (row_panels.div_ceil(BLOCK), 2 * threads);
-    if fewest > wanted / 2 {
+    let fewest = row_panels.div_ceil(BLOCK);
+    if fewest > threads {
         return (fewest.next_multiple_of(threads).min(row_panels), 1);
     }
-    let blocks = (fewest..=wanted).find(|blocks| wanted % blocks == 0).unwrap_or(wanted);
+    let wanted = 2 * threads;
+    let blocks = (fewest..=wanted).find(|&blocks| wanted.is_multiple_of(blocks)).unwrap_or(wanted);
     (blocks, (wanted / blocks).min(panels))
 }
 

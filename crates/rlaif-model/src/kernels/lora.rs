@@ -46,13 +46,6 @@ pub(crate) fn input_gradient(grad: &FlexTensor, inner: &FlexTensor, factors: &Fa
     tensor(dx, [grad.rows(), weight.rows()])
 }
 
-/// xᵀ d, `[in, out]`: of W for the gradient of y, of A for e, and of B for h and the gradient of y.
-pub(crate) fn outer(x: &FlexTensor, grad: &FlexTensor, precision: MatmulPrecision) -> FlexTensor {
-    let [x, grad] = [x, grad].map(Matrix::of);
-    let product = Right::of(grad.view(), precision).product(x.view().t());
-    tensor(product, [x.columns(), grad.columns()])
-}
-
 fn scaled(mut x: Vec<f32>, scale: f32) -> Vec<f32> {
     x.iter_mut().for_each(|x| *x *= scale);
     x

@@ -18,6 +18,7 @@ pub(crate) mod attention;
 pub(crate) mod bf16;
 pub(crate) mod logprobs;
 pub(crate) mod lora;
+mod matmul;
 pub(crate) mod matrix;
 pub(crate) mod norm;
 mod right;
@@ -377,14 +378,14 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 let ([x, h], factors) = ops.state;
                 let [x_node, weight_node, a_node, b_node] = ops.parents;
                 if let Some(node) = weight_node {
-                    grads.register::<Flex>(node.id, lora::outer(&x, &grad, factors.precision));
+                    grads.register::<Flex>(node.id, matmul::weight_gradient(&grad, &x, factors.precision));
                 }
                 if let Some(node) = b_node {
-                    grads.register::<Flex>(node.id, lora::outer(&h, &grad, factors.precision));
+                    grads.register::<Flex>(node.id, matmul::weight_gradient(&grad, &h, factors.precision));
                 }
                 let inner = lora::inner_gradient(&grad, &factors);
                 if let Some(node) = a_node {
-                    grads.register::<Flex>(node.id, lora::outer(&x, &inner, factors.precision));
+                    grads.register::<Flex>(node.id, matmul::weight_gradient(&inner, &x, factors.precision));
                 }
                 if let Some(node) = x_node {
                     grads.register::<Flex>(node.id, lora::input_gradient(&grad, &inner, &factors));

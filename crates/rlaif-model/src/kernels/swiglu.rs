@@ -2,14 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
 use rlaif_core::config::MatmulPrecision;
 
 use super::matrix::Unwritten;
-use super::{Contiguous, bf16, dims, tensor};
+use super::{Contiguous, dims, matmul, tensor};
 use crate::simd;
 
 /// Numbers that one task takes.
@@ -88,11 +86,7 @@ pub(crate) fn product(
     weight: &FlexTensor,
     precision: MatmulPrecision,
 ) -> FlexTensor {
-    let y = forward(gate, up);
-    match precision {
-        MatmulPrecision::Medium => bf16::forward(&y, weight),
-        MatmulPrecision::Highest => Flex::float_matmul(y, weight.clone()),
-    }
+    matmul::forward(&forward(gate, up), weight, precision)
 }
 
 /// yᵀ d of what [`product`] multiplied with, `[I, out]`, for the gradient d of its result.
@@ -102,11 +96,7 @@ pub(crate) fn weight_gradient(
     up: &FlexTensor,
     precision: MatmulPrecision,
 ) -> FlexTensor {
-    let y = forward(gate, up);
-    match precision {
-        MatmulPrecision::Medium => bf16::weight_gradient(grad, &y),
-        MatmulPrecision::Highest => Flex::float_matmul(Flex::float_transpose(y), grad.clone()),
-    }
+    matmul::weight_gradient(grad, &forward(gate, up), precision)
 }
 
 /// `[dg, du]` of [`product`].
@@ -117,9 +107,5 @@ pub(crate) fn input_gradients(
     weight: &FlexTensor,
     precision: MatmulPrecision,
 ) -> [FlexTensor; 2] {
-    let dy = match precision {
-        MatmulPrecision::Medium => bf16::input_gradient(grad, weight),
-        MatmulPrecision::Highest => Flex::float_matmul(grad.clone(), Flex::float_transpose(weight.clone())),
-    };
-    backward(&dy, gate, up)
+    backward(&matmul::input_gradient(grad, weight, precision), gate, up)
 }
