@@ -168,13 +168,22 @@ impl Context {
     /// # Errors
     /// If its weights cannot be read or do not fit.
     pub fn policy(&mut self) -> Result<Decoder> {
-        if self.policy.is_none() {
-            self.policy = Some(match self.config.stages().contains(&Stage::Sft) {
-                true => self.tuned_policy("sft")?,
-                false => self.base_policy()?,
-            });
+        let policy = self.take_policy()?;
+        self.policy = Some(policy.clone());
+        Ok(policy)
+    }
+
+    /// [`policy`](Self::policy) for a stage that trains it: nobody else holds it then, so that the weights with which training began do not
+    /// lie in memory beside those that are learnt. Asked for again, it is loaded anew.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_policy(&mut self) -> Result<Decoder> {
+        match self.policy.take() {
+            Some(policy) => Ok(policy),
+            None if self.config.stages().contains(&Stage::Sft) => self.tuned_policy("sft"),
+            None => self.base_policy(),
         }
-        self.policy.clone().context("the policy was loaded above")
     }
 
     /// The model of `policy.origin`, loaded the first time it is asked for; `None` where there is none.

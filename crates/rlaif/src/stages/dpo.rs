@@ -20,7 +20,7 @@ use std::collections::HashSet;
 /// If there is nothing to train on, training fails, or the disk does.
 pub fn run(context: &mut Context) -> Result<StageOutcome> {
     let Examples { pairs, responses, .. } = examples(context, Stage::Dpo)?;
-    let policy = context.policy()?;
+    let policy = context.take_policy()?;
     let run_seed = context.config.run.seed;
     let folder = context.folder.model("dpo");
     let mut hooks = StageHooks::new(context, "dpo", "steps");

@@ -92,7 +92,7 @@ fn train_member(
     examples: &[PreferenceExample],
     number: usize,
 ) -> Result<TrainedReward> {
-    let decoder = context.policy()?;
+    let decoder = context.take_policy()?;
     let config = &context.config.reward;
     let members = config.members;
     let folder = member_folder(&context.folder.model("reward"), number, members);
