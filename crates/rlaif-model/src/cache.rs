@@ -90,13 +90,14 @@ pub(crate) struct SampleCache {
     layers: usize,
     blocks: Vec<Span>,
     len: usize,
+    turned: Vec<f32>, // scratch: one token's query, then its key
     scores: Vec<f32>, // scratch
 }
 
 impl SampleCache {
     /// A sample that starts where its prompt ends.
     pub fn fork(prompt: Arc<PromptCache>, layers: usize) -> Self {
-        Self { prompt, layers, blocks: Vec::new(), len: 0, scores: Vec::new() }
+        Self { prompt, layers, blocks: Vec::new(), len: 0, turned: Vec::new(), scores: Vec::new() }
     }
 
     /// Position of the next token.
@@ -123,16 +124,18 @@ impl SampleCache {
         &mut self,
         layer: usize,
         window: Option<usize>,
-        q: &mut [f32],
-        k: &mut [f32],
+        q: &[f32],
+        k: &[f32],
         v: &[f32],
         (cos, sin): (&[f32], &[f32]),
         out: &mut [f32],
     ) {
         let heads = self.prompt.heads;
-        for head in q.chunks_mut(heads.dim).chain(k.chunks_mut(heads.dim)) {
-            rotate_slice(head, cos, sin);
-        }
+        self.turned.clear();
+        self.turned.extend_from_slice(q);
+        self.turned.extend_from_slice(k);
+        self.turned.chunks_mut(heads.dim).for_each(|head| rotate_slice(head, cos, sin));
+        let (q, k) = self.turned.split_at(q.len());
         if let Some(block) = self.blocks.last_mut() {
             let at = block.len - 1;
             block.write(heads, layer, at, k, v);

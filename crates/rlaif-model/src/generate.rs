@@ -17,8 +17,9 @@ use crate::cache::{PromptCache, SampleCache};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LayerAttention};
 use crate::error::{ModelError, Result};
-use crate::params::host_values;
+use crate::params::{HostRows, host_values};
 use crate::sampling::{SamplingConfig, sample_token};
+use crate::workers::on_workers;
 
 /// Prompt tokens that are read in one forward pass; more would only take memory.
 const PREFILL_TOKENS: usize = 2048;
@@ -213,7 +214,7 @@ impl Generator {
             while active.len() < config.batch_size {
                 if ready.is_empty() {
                     let slots = config.batch_size - active.len();
-                    ready.extend(on_a_worker(|| self.prefill(requests, &mut pending, slots)));
+                    ready.extend(on_workers(|| self.prefill(requests, &mut pending, slots)));
                 }
                 let Some(prompt) = ready.front_mut() else { break };
                 let request = &requests[prompt.request];
@@ -231,7 +232,7 @@ impl Generator {
             if active.is_empty() {
                 break;
             }
-            on_a_worker(|| self.step(&mut active, config));
+            on_workers(|| self.step(&mut active, config));
             progress.tokens += active.len();
             for ended in active.extract_if(.., |slot| slot.ended) {
                 finish(ended, &mut progress);
@@ -326,8 +327,7 @@ impl Generator {
     /// Feeds each sample's last token and samples the next.
     fn step(&self, active: &mut [Slot], config: &SamplingConfig) {
         let decoder = self.decoder();
-        let Heads { query, key_value, dim, .. } = self.heads;
-        let (wide, narrow) = (query * dim, key_value * dim);
+        let wide = self.heads.query * self.heads.dim;
         let ids: Vec<u32> = active.iter().filter_map(|slot| slot.sample.ids.last().copied()).collect();
         let positions: Vec<u32> = active.iter().map(|slot| slot.cache.position() as u32).collect();
         let rotations = Rotations::new(decoder, &positions);
@@ -335,16 +335,12 @@ impl Generator {
 
         let hidden = decoder.blocks(&ids, &positions, None, &mut |layer, q, k, v| {
             let window = decoder.config().window(layer);
-            let (mut q, mut k, v) = (host_values(q), host_values(k), host_values(v));
-            let mut out = vec![0.0; q.len()];
-            active
-                .par_iter_mut()
-                .zip(q.par_chunks_mut(wide).zip(k.par_chunks_mut(narrow)))
-                .zip(v.par_chunks(narrow).zip(out.par_chunks_mut(wide)))
-                .enumerate()
-                .for_each(|(row, ((slot, (q, k)), (v, out)))| {
-                    slot.cache.attend(layer, window, q, k, v, rotations.of(layer, row..row + 1), out)
-                });
+            let [q, k, v] = [q, k, v].map(HostRows::of);
+            let mut out = vec![0.0; ids.len() * wide];
+            active.par_iter_mut().zip(out.par_chunks_mut(wide)).enumerate().for_each(|(row, (slot, out))| {
+                let [q, k, v] = [&q, &k, &v].map(|rows| rows.row(row));
+                slot.cache.attend(layer, window, q, k, v, rotations.of(layer, row..row + 1), out);
+            });
             Tensor::from_data(TensorData::new(out, [ids.len(), wide]), decoder.device())
         });
         let all: Vec<usize> = (0..ids.len()).collect();
@@ -354,9 +350,4 @@ impl Generator {
             .zip(logits.par_chunks_mut(decoder.config().vocab_size))
             .for_each(|(slot, logits)| slot.take(logits, config));
     }
-}
-
-/// Runs `work` on one of the threads that share its loops: from outside, each of a step's hundreds of them would wait for one to wake up.
-fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
 }

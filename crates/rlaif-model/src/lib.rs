@@ -44,6 +44,7 @@ mod source;
 mod tokenizer;
 mod turns;
 mod weights;
+mod workers;
 
 pub use adapter::{Adapter, adapter_base, export_adapter, is_adapter};
 pub use architecture::{Activation, Architecture};

@@ -9,6 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::decoder::Decoder;
 #[cfg(feature = "flex")]
 use crate::kernels::{
+    Contiguous,
     bf16::{Packed, product},
     matrix::View,
     swiglu,
@@ -36,8 +37,8 @@ impl PackedWeight {
         #[cfg(feature = "flex")]
         {
             let ([rows, inputs], device) = (x.dims(), x.device());
-            let values = host_values(x.clone());
-            let y = product(View::new(&values, rows, inputs, inputs), &self.packed);
+            let x = Contiguous::of_tensor(x);
+            let y = product(View::new(x.slice(), rows, inputs, inputs), &self.packed);
             Tensor::from_data(TensorData::new(y, [rows, self.packed.columns()]), &device)
         }
         #[cfg(not(feature = "flex"))]
@@ -70,14 +71,11 @@ impl<const K: usize> PackedTogether<K> {
 
     /// x W for each of the weights, `[N, in]` to `[N, its out]`; carries no gradient.
     pub fn products(&self, x: &Tensor<2>) -> [Tensor<2>; K] {
-        let (y, rows, device) = (host_values(self.weight.product(x)), x.dims()[0], x.device());
-        let width: usize = self.widths.iter().sum();
-        let mut start = 0;
+        let (y, mut start) = (self.weight.product(x), 0);
         self.widths.map(|columns| {
-            let mut part = Vec::with_capacity(rows * columns);
-            y.chunks_exact(width).for_each(|row| part.extend_from_slice(&row[start..start + columns]));
+            let part = y.clone().narrow(1, start, columns);
             start += columns;
-            Tensor::from_data(TensorData::new(part, [rows, columns]), &device)
+            part
         })
     }
 }

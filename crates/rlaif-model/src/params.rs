@@ -2,6 +2,8 @@
 //!
 //! Optimizers and checkpoints need nothing else of a model: names to key their state, tensors to read and to replace.
 
+#[cfg(feature = "flex")]
+use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::decoder::{Decoder, Layer, Linear, Norm};
@@ -191,4 +193,39 @@ pub(crate) fn restored(tensor: Tensor<2>, trainable: bool) -> Tensor<2> {
 /// The numbers of a tensor in row-major order.
 pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.inner().into_data().try_into_vec().expect("model tensors are float32")
+}
+
+/// A matrix in host memory, row by row: where it lies if it lies there, else a copy of it.
+pub(crate) enum HostRows {
+    #[cfg(feature = "flex")]
+    Lent(FlexTensor),
+    Copied {
+        values: Vec<f32>,
+        width: usize,
+    },
+}
+
+impl HostRows {
+    pub fn of(x: Tensor<2>) -> Self {
+        let x = x.inner();
+        #[cfg(feature = "flex")]
+        if crate::device::is_flex(&x.device()) {
+            let x = x.try_into_primitive::<Flex>().expect("a tensor without autodiff on the CPU");
+            return Self::Lent(if x.layout().strides()[1] == 1 { x } else { x.to_contiguous() });
+        }
+        let width = x.dims()[1];
+        Self::Copied { values: host_values(x), width }
+    }
+
+    pub fn row(&self, row: usize) -> &[f32] {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Lent(x) => {
+                let layout = x.layout();
+                let start = layout.start_offset().strict_add_signed(row as isize * layout.strides()[0]);
+                &x.storage()[start..start + layout.shape()[1]]
+            }
+            Self::Copied { values, width } => &values[row * width..(row + 1) * width],
+        }
+    }
 }

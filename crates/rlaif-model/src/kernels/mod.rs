@@ -153,6 +153,12 @@ pub(crate) fn bf16_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 pub(crate) struct Contiguous(FlexTensor);
 
 impl Contiguous {
+    /// Of a tensor without autodiff on the CPU.
+    pub fn of_tensor(tensor: &Tensor<2>) -> Self {
+        let primitive = tensor.clone().try_into_primitive::<Flex>();
+        Self::of(&primitive.expect("a tensor without autodiff on the CPU"))
+    }
+
     pub fn of(tensor: &FlexTensor) -> Self {
         Self(if tensor.as_slice::<f32>().is_some() { tensor.clone() } else { tensor.to_contiguous() })
     }
