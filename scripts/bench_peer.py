@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROWS, BATCH, MICRO_BATCH, NEW_TOKENS = 64, 8, 4, 64
@@ -125,7 +126,7 @@ def metric(folder, stage, name):
         return [json.loads(line)[name] for line in file]
 
 
-def stage_of_ours(args, job, folder, precision, shape, **others):
+def stage_of_ours(args, job, folder, precision, shape, run=run, **others):
     """The manifest's record of a stage that ran, and its peak memory; `others` are values of the config's template."""
     stage, _, _, _, batch = JOBS[job]
     rows, samples, new = shape
@@ -140,7 +141,7 @@ def stage_of_ours(args, job, folder, precision, shape, **others):
               "samples": samples, "new": new, "dtype": args.ours_optim, "precision": precision, "seed": 0, "epochs": 1,
               "lora": f"[{stage}.lora]" if job.endswith("-lora") else ""} | others
     if stage == "ppo":
-        values |= PPO_STEPS
+        values |= PPO_STEPS | others
     config.write_text({"generate": DECODE, "ppo": PPO}.get(stage, TRAIN).format(**values))
     _, memory = run([args.rlaif, "run", config])
     return json.loads((folder / stage / "manifest.json").read_text())["stages"][stage], memory
@@ -217,6 +218,28 @@ def curves(args, folder):
             print(f"| {step + 1} | {told[0]} | {told[1]} | {max((b - a for a, b in zip(exact, rounded)), key=abs):+.5f} |", flush=True)
 
 
+def faults(args, folder):
+    """Page faults of our own training from one optimizer step to the next, as /proc counts them: steps that only use memory they have used
+    before cause none."""
+    def watched(command):
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                counted.append((time.time(), int(fields[7]), int(fields[21]) * os.sysconf("SC_PAGESIZE") / 1e9))
+            time.sleep(0.02)
+        if process.returncode != 0:
+            sys.exit(f"{' '.join(map(str, command))} failed")
+        return "", 0
+
+    for job, more in (("dpo", {"epochs": 3}), ("ppo", {"steps": 6})):
+        counted = []
+        stage_of_ours(args, job, folder, "medium", JOBS[job][2], watched, **more)
+        at = [min(counted, key=lambda count: abs(count[0] - step)) for step in steps(folder / JOBS[job][0])]
+        by_step = [count - before for (_, count, _), (_, before, _) in zip(at, [(0, 0, 0), *at])]
+        print(f"{job}: page faults step by step: {', '.join(map(str, by_step))}; memory {at[0][2]:.2f} to {at[-1][2]:.2f} GB", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rlaif", type=Path, required=True)
@@ -227,7 +250,9 @@ def main():
     parser.add_argument("--precisions", default="float32,bf16", help="of the peer")
     parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--curves", action="store_true", help="instead: losses step by step, beside the peer's, and of seeds")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--curves", action="store_true", help="instead: losses step by step, beside the peer's, and of seeds")
+    instead.add_argument("--faults", action="store_true", help="instead: page faults of our own training, step by step")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
     # Two of the first rows have an empty side, which we refuse: neither side gets them.
@@ -237,9 +262,12 @@ def main():
     args.preferences.write_text("".join(rows))
     source = Path(args.model).resolve().parent
     run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
-    if args.curves:
-        curves_beside_the_peer(args, folder)
-        curves(args, folder)
+    if args.curves or args.faults:
+        if args.curves:
+            curves_beside_the_peer(args, folder)
+            curves(args, folder)
+        else:
+            faults(args, folder)
         shutil.rmtree(folder)
         return
     measured = []
@@ -257,6 +285,8 @@ def main():
                 (theirs, their_memory), (mine, memory) = results if turn % 2 == 0 else results[::-1]
                 rows.append({"job": job, "precision": precision, "peer": theirs, "ours": mine, "ratio": mine / theirs,
                              "peer_gb": their_memory, "ours_gb": memory, "memory_ratio": their_memory / memory})
+                told = ", ".join(f"{name} {value:.3g}" for name, value in rows[-1].items() if isinstance(value, float))
+                print(f"{job}, {precision}, pair {turn + 1}: {told}", file=sys.stderr, flush=True)
             measured += rows
             middle = lambda name: statistics.median(row[name] for row in rows)
             spread = lambda name: f"{middle(name):.2f} ({min(row[name] for row in rows):.2f} to {max(row[name] for row in rows):.2f})"
