@@ -96,6 +96,13 @@ impl Browser {
 
     /// Calls a method and returns its result.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let message = self.ask(method, params);
+        assert!(message["error"].is_null(), "{method}: {message}");
+        message["result"].clone()
+    }
+
+    /// Calls a method and returns the reply, which may be an error.
+    fn ask(&mut self, method: &str, params: Value) -> Value {
         self.next += 1;
         let id = self.next;
         let mut message = json!({ "id": id, "method": method, "params": params });
@@ -106,8 +113,7 @@ impl Browser {
         loop {
             let message = self.read();
             if message["id"] == id {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                return message;
             }
             self.events.push(message);
         }
@@ -122,10 +128,14 @@ impl Browser {
         ));
     }
 
-    /// The value of an expression.
+    /// The value of an expression; null if the page went to another address meanwhile.
     pub fn value(&mut self, expression: &str) -> Value {
-        let found = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
-        found["result"]["value"].clone()
+        const NAVIGATED: i64 = -32000;
+        let message =
+            self.ask("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
+        let error = &message["error"];
+        assert!(error.is_null() || error["code"] == NAVIGATED, "{expression}: {message}");
+        message["result"]["result"]["value"].clone()
     }
 
     /// Waits until an expression is true.
