@@ -246,6 +246,7 @@ def main():
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--rows", type=int, default=ROWS, help="preferences of the jobs that train on them")
     parser.add_argument("--pairs", type=int, default=5, help="paired runs of each job and precision")
     parser.add_argument("--precisions", default="float32,bf16", help="of the peer")
     parser.add_argument("--ours-optim", default="", help="a line for our [….optim]")
@@ -254,6 +255,9 @@ def main():
     instead.add_argument("--curves", action="store_true", help="instead: losses step by step, beside the peer's, and of seeds")
     instead.add_argument("--faults", action="store_true", help="instead: page faults of our own training, step by step")
     args = parser.parse_args()
+    for name, (stage, theirs, _, _, batch) in JOBS.items():
+        if stage in ("reward", "dpo"):
+            JOBS[name] = (stage, theirs, (args.rows, 0, 0), (args.rows, 0, 0), batch)
     folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
     # Two of the first rows have an empty side, which we refuse: neither side gets them.
     args.preferences = folder / "preferences.jsonl"
