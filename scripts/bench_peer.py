@@ -95,11 +95,16 @@ JOBS = {
 }
 
 
-def run(command, **options):
-    """The output of a command and its peak memory in GB."""
+def run(command, meanwhile=None, **options):
+    """The output of a command and its peak memory in GB; `meanwhile` is told its process again and again."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, **options)
-        _, status, usage = os.wait4(process.pid, 0)
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG if meanwhile else 0)
+            if ended:
+                break
+            meanwhile(process.pid)
+            time.sleep(0.02)
         out.seek(0), err.seek(0)
         if os.waitstatus_to_exitcode(status) != 0:
             sys.exit(f"{' '.join(map(str, command))} failed:\n{err.read().decode()[-4000:]}")
@@ -126,7 +131,7 @@ def metric(folder, stage, name):
         return [json.loads(line)[name] for line in file]
 
 
-def stage_of_ours(args, job, folder, precision, shape, run=run, **others):
+def stage_of_ours(args, job, folder, precision, shape, meanwhile=None, **others):
     """The manifest's record of a stage that ran, and its peak memory; `others` are values of the config's template."""
     stage, _, _, _, batch = JOBS[job]
     rows, samples, new = shape
@@ -139,11 +144,10 @@ def stage_of_ours(args, job, folder, precision, shape, run=run, **others):
     data.write_text("".join(json.dumps(row) + "\n" for row in lines))
     values = {"job": stage, "folder": folder, "model": Path(args.model).resolve(), "data": data, "batch": batch, "micro": MICRO_BATCH,
               "samples": samples, "new": new, "dtype": args.ours_optim, "precision": precision, "seed": 0, "epochs": 1,
-              "lora": f"[{stage}.lora]" if job.endswith("-lora") else ""} | others
-    if stage == "ppo":
-        values |= PPO_STEPS | others
+              "lora": f"[{stage}.lora]" if job.endswith("-lora") else ""}
+    values |= (PPO_STEPS if stage == "ppo" else {}) | others
     config.write_text({"generate": DECODE, "ppo": PPO}.get(stage, TRAIN).format(**values))
-    _, memory = run([args.rlaif, "run", config])
+    _, memory = run([args.rlaif, "run", config], meanwhile)
     return json.loads((folder / stage / "manifest.json").read_text())["stages"][stage], memory
 
 
@@ -221,23 +225,45 @@ def curves(args, folder):
 def faults(args, folder):
     """Page faults of our own training from one optimizer step to the next, as /proc counts them: steps that only use memory they have used
     before cause none."""
-    def watched(command):
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            if fields[0] != "Z":
-                counted.append((time.time(), int(fields[7]), int(fields[21]) * os.sysconf("SC_PAGESIZE") / 1e9))
-            time.sleep(0.02)
-        if process.returncode != 0:
-            sys.exit(f"{' '.join(map(str, command))} failed")
-        return "", 0
+    def count(pid):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] != "Z":
+            counted.append((time.time(), int(fields[7]), int(fields[21]) * os.sysconf("SC_PAGESIZE") / 1e9))
 
     for job, more in (("dpo", {"epochs": 3}), ("ppo", {"steps": 6})):
         counted = []
-        stage_of_ours(args, job, folder, "medium", JOBS[job][2], watched, **more)
-        at = [min(counted, key=lambda count: abs(count[0] - step)) for step in steps(folder / JOBS[job][0])]
-        by_step = [count - before for (_, count, _), (_, before, _) in zip(at, [(0, 0, 0), *at])]
+        stage_of_ours(args, job, folder, "medium", JOBS[job][2], count, **more)
+        at = [min(counted, key=lambda sample: abs(sample[0] - step)) for step in steps(folder / JOBS[job][0])]
+        by_step = [now - before for (_, now, _), (_, before, _) in zip(at, [(0, 0, 0), *at])]
         print(f"{job}: page faults step by step: {', '.join(map(str, by_step))}; memory {at[0][2]:.2f} to {at[-1][2]:.2f} GB", flush=True)
+
+
+def pairs(args, folder):
+    """Each job on both sides in turn: the table, and every measurement where `--json` says."""
+    measured = []
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.pairs} paired runs, medians (least to most)\n")
+    print("| job | the peer's precision | peer | ours | ratio of speed | peer's memory | ours | ratio of memory |\n|---|---|---|---|---|---|---|---|")
+    for job in args.jobs.split(","):
+        unit = "pairs/s" if JOBS[job][0] in ("reward", "dpo") else "tokens/s"
+        for precision in args.precisions.split(","):
+            rows = []
+            for turn in range(args.pairs):
+                rounded = precision == "bf16"
+                sides = [lambda: peer(args, job, folder, rounded),
+                         lambda: ours(args, job, folder, "medium" if rounded else "highest")]
+                results = [side() for side in (sides if turn % 2 == 0 else sides[::-1])]
+                (theirs, their_memory), (mine, memory) = results if turn % 2 == 0 else results[::-1]
+                rows.append({"job": job, "precision": precision, "peer": theirs, "ours": mine, "ratio": mine / theirs,
+                             "peer_gb": their_memory, "ours_gb": memory, "memory_ratio": their_memory / memory})
+                told = ", ".join(f"{name} {value:.3g}" for name, value in rows[-1].items() if isinstance(value, float))
+                print(f"{job}, {precision}, pair {turn + 1}: {told}", file=sys.stderr, flush=True)
+            measured += rows
+            middle = lambda name: statistics.median(row[name] for row in rows)
+            spread = lambda name: f"{middle(name):.2f} ({min(row[name] for row in rows):.2f} to {max(row[name] for row in rows):.2f})"
+            print(f"| {job} | {precision} | {middle('peer'):.2f} {unit} | {middle('ours'):.2f} {unit} | {spread('ratio')} "
+                  f"| {middle('peer_gb'):.1f} GB | {middle('ours_gb'):.1f} GB | {spread('memory_ratio')} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 def main():
@@ -266,38 +292,13 @@ def main():
     args.preferences.write_text("".join(rows))
     source = Path(args.model).resolve().parent
     run([sys.executable, args.shared / "peer" / "smollm2_to_hf.py", source, folder / "hf"])
-    if args.curves or args.faults:
-        if args.curves:
-            curves_beside_the_peer(args, folder)
-            curves(args, folder)
-        else:
-            faults(args, folder)
-        shutil.rmtree(folder)
-        return
-    measured = []
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.pairs} paired runs, medians (least to most)\n")
-    print("| job | the peer's precision | peer | ours | ratio of speed | peer's memory | ours | ratio of memory |\n|---|---|---|---|---|---|---|---|")
-    for job in args.jobs.split(","):
-        unit = "pairs/s" if JOBS[job][0] in ("reward", "dpo") else "tokens/s"
-        for precision in args.precisions.split(","):
-            rows = []
-            for turn in range(args.pairs):
-                rounded = precision == "bf16"
-                sides = [lambda: peer(args, job, folder, rounded),
-                         lambda: ours(args, job, folder, "medium" if rounded else "highest")]
-                results = [side() for side in (sides if turn % 2 == 0 else sides[::-1])]
-                (theirs, their_memory), (mine, memory) = results if turn % 2 == 0 else results[::-1]
-                rows.append({"job": job, "precision": precision, "peer": theirs, "ours": mine, "ratio": mine / theirs,
-                             "peer_gb": their_memory, "ours_gb": memory, "memory_ratio": their_memory / memory})
-                told = ", ".join(f"{name} {value:.3g}" for name, value in rows[-1].items() if isinstance(value, float))
-                print(f"{job}, {precision}, pair {turn + 1}: {told}", file=sys.stderr, flush=True)
-            measured += rows
-            middle = lambda name: statistics.median(row[name] for row in rows)
-            spread = lambda name: f"{middle(name):.2f} ({min(row[name] for row in rows):.2f} to {max(row[name] for row in rows):.2f})"
-            print(f"| {job} | {precision} | {middle('peer'):.2f} {unit} | {middle('ours'):.2f} {unit} | {spread('ratio')} "
-                  f"| {middle('peer_gb'):.1f} GB | {middle('ours_gb'):.1f} GB | {spread('memory_ratio')} |", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(measured, indent=1) + "\n")
+    if args.curves:
+        curves_beside_the_peer(args, folder)
+        curves(args, folder)
+    elif args.faults:
+        faults(args, folder)
+    else:
+        pairs(args, folder)
     shutil.rmtree(folder)
 
 
